@@ -1,0 +1,213 @@
+//! Changes of state that take more than one step: read the record, apply the event, commit, and
+//! begin again if somebody else was faster.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::event::{self, Head, Line};
+use crate::id::{EventId, ExecutionId};
+use crate::outcome::Failure;
+use crate::record::Record;
+use crate::state::{Event, Refusal, Running, State, apply};
+use crate::store::{Action, Commit, CommitError, Control, Store, StoreError};
+use crate::time::Timestamp;
+
+/// Why an execution's state was not changed.
+#[derive(Debug, Error)]
+pub enum ChangeError {
+    /// There is no such execution.
+    #[error("find the execution")]
+    Unknown,
+    /// It is in a state in which this cannot happen.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Its worker has renewed the lease that seemed to have run out.
+    #[error("take over an execution whose lease holds")]
+    LeaseHeld,
+    /// Somebody else was faster every time.
+    #[error("change an execution that others keep changing")]
+    Contended,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Lets `event` happen to an execution, and writes what follows from it into the log.
+///
+/// For everybody but the worker that holds the lease, who uses [`change_as_holder`].
+pub async fn change(
+    store: &dyn Store,
+    id: &ExecutionId,
+    event: &Event,
+) -> Result<Record, ChangeError> {
+    for round in 0.. {
+        let Some(before) = store.load(id).await? else {
+            return Err(ChangeError::Unknown);
+        };
+        let Some((after, lines)) = next(store, &before, event, round).await? else {
+            return Ok(before);
+        };
+        let commit = Commit {
+            before: &before,
+            after,
+            lines: &lines,
+            only_if_lapsed: matches!(event, Event::LapseLease { .. }),
+        };
+        match store.commit(commit).await {
+            Ok(record) => return Ok(record),
+            Err(CommitError::Conflict) if round < MAX_ROUNDS => back_off(round).await,
+            Err(CommitError::Conflict) => break,
+            Err(CommitError::LeaseHeld) => return Err(ChangeError::LeaseHeld),
+            Err(CommitError::Store(error)) => return Err(error.into()),
+        }
+    }
+    Err(ChangeError::Contended)
+}
+
+/// Lets `event` happen to the execution that the caller holds the lease on, with `pending` lines
+/// that are still to be written before what the log needs. The holder alone knows which ids of its
+/// attempt are free: `first_free` is the one after the pending lines.
+///
+/// Trying again after a store error is safe, also where the first try succeeded unseen.
+pub async fn change_as_holder(
+    store: &dyn Store,
+    held: &Record,
+    event: &Event,
+    pending: &[Line],
+    first_free: EventId,
+) -> Result<Record, ChangeError> {
+    let mut before = held.clone();
+    for _ in 0..MAX_ROUNDS {
+        if is_done(&before.state, event) {
+            return Ok(before);
+        }
+        let after = apply(
+            &before.state,
+            event,
+            before.spec.max_attempts,
+            Timestamp::now(),
+        )?;
+        let mut lines = pending.to_vec();
+        lines.extend(lines_of(&before, &after, first_free));
+        let commit = Commit {
+            before: &before,
+            after,
+            lines: &lines,
+            only_if_lapsed: false,
+        };
+        match store.commit(commit).await {
+            Ok(record) => return Ok(record),
+            Err(CommitError::Store(error)) => return Err(error.into()),
+            Err(CommitError::Conflict | CommitError::LeaseHeld) => {
+                before = store.load(&held.id).await?.ok_or(ChangeError::Unknown)?;
+            }
+        }
+    }
+    Err(ChangeError::Contended)
+}
+
+/// Whether an earlier try, whose answer was lost, has made the change already.
+fn is_done(state: &State, event: &Event) -> bool {
+    match (state, event) {
+        (
+            State::Ended(ended),
+            Event::Finish {
+                attempt, outcome, ..
+            },
+        ) => ended.attempt == *attempt && ended.outcome == *outcome,
+        (State::Running(running), Event::Progress { attempt, progress }) => {
+            running.attempt == *attempt && running.progress == *progress
+        }
+        _ => false,
+    }
+}
+
+/// More rounds than there are ever writers of one record at a time.
+const MAX_ROUNDS: u32 = 12;
+
+async fn back_off(round: u32) {
+    tokio::time::sleep(Duration::from_millis(1 << round.min(6))).await;
+}
+
+/// The state after `event` and the lines that tell of it; none if the event changes nothing.
+async fn next(
+    store: &dyn Store,
+    before: &Record,
+    event: &Event,
+    round: u32,
+) -> Result<Option<(State, Vec<Line>)>, ChangeError> {
+    let after = apply(
+        &before.state,
+        event,
+        before.spec.max_attempts,
+        Timestamp::now(),
+    )?;
+    if after == before.state {
+        return Ok(None);
+    }
+    let lines = match &after {
+        State::Running(_) => Vec::new(),
+        State::Queued(_) | State::Ended(_) => {
+            let first = free_id(store, before, round).await?;
+            lines_of(before, &after, first)
+        }
+    };
+    Ok(Some((after, lines)))
+}
+
+/// An id that nobody has used. The worker of a lapsed lease may still be writing: each round leaves
+/// it more room, since ids need not be without gaps.
+async fn free_id(store: &dyn Store, record: &Record, round: u32) -> Result<EventId, StoreError> {
+    let last = store.last_event(&record.id).await?;
+    let attempt = record.state.attempt();
+    let sequence = if last.attempt == attempt {
+        last.sequence
+    } else {
+        0
+    };
+    let room = if round == 0 {
+        1
+    } else {
+        1 << (round * 2).min(40)
+    };
+    Ok(EventId {
+        attempt,
+        sequence: sequence + room,
+    })
+}
+
+fn lines_of(before: &Record, after: &State, first: EventId) -> Vec<Line> {
+    match after {
+        State::Running(_) => Vec::new(),
+        State::Ended(ended) => event::ending(first, &before.id, &ended.outcome),
+        State::Queued(queued) => {
+            let worker = before
+                .running()
+                .map_or("", |running| running.worker.as_str());
+            let reason = Failure::new("worker_lost", format!("worker {worker} gave it up or died"));
+            let attempts_left = before.spec.max_attempts - queued.attempt;
+            vec![Head::now(first).retry(attempts_left, &reason)]
+        }
+    }
+}
+
+/// Asks for an execution's end: a queued one ends here and now, the worker of a running one is told.
+pub async fn cancel(store: &dyn Store, id: &ExecutionId) -> Result<Record, ChangeError> {
+    let record = change(store, id, &Event::RequestCancel).await?;
+    if let Some(Running {
+        worker, attempt, ..
+    }) = record.running()
+    {
+        let control = Control {
+            id: id.clone(),
+            attempt: *attempt,
+            action: Action::Cancel,
+        };
+        // The request is durable by now: the worker hears of it at the latest when it renews.
+        if let Err(error) = store.control(worker, &control).await {
+            tracing::warn!(execution_id = %id, %error, "failed to tell the worker of a cancel at once");
+        }
+    }
+    Ok(record)
+}

@@ -1,0 +1,352 @@
+//! Where an execution stands, and the one function by which that changes.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use utoipa::ToSchema;
+
+use crate::outcome::{Ending, Failure, Outcome};
+use crate::time::Timestamp;
+
+/// Where an execution stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum State {
+    /// It waits for a worker.
+    Queued(Queued),
+    /// A worker holds the lease on it.
+    Running(Running),
+    /// It is over.
+    Ended(Ended),
+}
+
+/// What is known of an execution that waits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queued {
+    /// How many attempts have been made.
+    pub attempt: u32,
+}
+
+/// What is known of an execution that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// The worker that holds the lease.
+    pub worker: String,
+    /// When the worker claimed it.
+    pub started_at: Timestamp,
+    /// Whether somebody has asked for its end.
+    #[serde(default)]
+    pub cancel_requested: bool,
+    /// How its tasks are getting on.
+    #[serde(default)]
+    pub progress: Progress,
+}
+
+/// How many tasks of an execution are over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Progress {
+    /// Tasks that exited with 0.
+    pub completed: usize,
+    /// Tasks that ended otherwise.
+    pub failed: usize,
+}
+
+/// What is known of an execution that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// How many attempts were made.
+    pub attempt: u32,
+    /// The worker of the last attempt.
+    pub worker: Option<String>,
+    /// When the last attempt started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// How its tasks got on.
+    pub progress: Progress,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// The word for where an execution stands, as clients see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It waits for a worker.
+    Queued,
+    /// A worker runs it.
+    Running,
+    /// Everything exited with 0.
+    Succeeded,
+    /// Something exited with another code, or was killed by a signal of somebody else's.
+    Failed,
+    /// It took longer than `timeout`.
+    TimedOut,
+    /// It was silent for longer than `stall_timeout`.
+    Stalled,
+    /// Somebody asked for its end.
+    Cancelled,
+    /// Its worker died, or had to let it go.
+    Lost,
+    /// It could not be started.
+    Rejected,
+}
+
+impl Status {
+    /// The word as it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => Ending::Succeeded.as_str(),
+            Self::Failed => Ending::Failed.as_str(),
+            Self::TimedOut => Ending::TimedOut.as_str(),
+            Self::Stalled => Ending::Stalled.as_str(),
+            Self::Cancelled => Ending::Cancelled.as_str(),
+            Self::Lost => Ending::Lost.as_str(),
+            Self::Rejected => Ending::Rejected.as_str(),
+        }
+    }
+
+    /// The status that a word stands for.
+    pub fn from_word(word: &str) -> Option<Self> {
+        let waiting = [Self::Queued, Self::Running].into_iter();
+        waiting
+            .chain(Ending::ALL.into_iter().map(Self::from))
+            .find(|status| status.as_str() == word)
+    }
+}
+
+impl From<Ending> for Status {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Succeeded => Self::Succeeded,
+            Ending::Failed => Self::Failed,
+            Ending::TimedOut => Self::TimedOut,
+            Ending::Stalled => Self::Stalled,
+            Ending::Cancelled => Self::Cancelled,
+            Ending::Lost => Self::Lost,
+            Ending::Rejected => Self::Rejected,
+        }
+    }
+}
+
+impl State {
+    /// The state of a new execution.
+    pub fn new() -> Self {
+        Self::Queued(Queued::default())
+    }
+
+    /// The word for it.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Queued(_) => Status::Queued,
+            Self::Running(_) => Status::Running,
+            Self::Ended(ended) => ended.outcome.ending.into(),
+        }
+    }
+
+    /// How many attempts have been made, the present one included.
+    pub fn attempt(&self) -> u32 {
+        match self {
+            Self::Queued(queued) => queued.attempt,
+            Self::Running(running) => running.attempt,
+            Self::Ended(ended) => ended.attempt,
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What can happen to an execution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A worker takes it out of its queue.
+    Claim {
+        /// That worker.
+        worker: String,
+    },
+    /// Somebody asks for its end.
+    RequestCancel,
+    /// Its worker has come to the end of a task.
+    Progress {
+        /// The attempt that the worker is at.
+        attempt: u32,
+        /// How its tasks are getting on.
+        progress: Progress,
+    },
+    /// Its worker has seen it end.
+    Finish {
+        /// The attempt that the worker was at.
+        attempt: u32,
+        /// How its tasks got on.
+        progress: Progress,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Its worker shuts down, has stopped it and gives it back.
+    HandBack {
+        /// The attempt that the worker was at.
+        attempt: u32,
+    },
+    /// Its worker has not been heard of for longer than the lease.
+    LapseLease {
+        /// The attempt that the worker was at.
+        attempt: u32,
+    },
+}
+
+/// Why an event cannot happen to an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// It is not in a queue.
+    #[error("the execution is not queued")]
+    NotQueued,
+    /// No worker holds a lease on it.
+    #[error("the execution is not running")]
+    NotRunning,
+    /// The attempt is not the present one.
+    #[error("the attempt has been superseded")]
+    StaleAttempt,
+    /// It is over already.
+    #[error("the execution has ended already")]
+    AlreadyEnded,
+}
+
+/// The state after `event`, or why it cannot happen. Pure and total.
+pub fn apply(
+    state: &State,
+    event: &Event,
+    max_attempts: u32,
+    now: Timestamp,
+) -> Result<State, Refusal> {
+    match state {
+        State::Queued(queued) => apply_to_queued(queued, event, now),
+        State::Running(running) => apply_to_running(running, event, max_attempts, now),
+        State::Ended(ended) => apply_to_ended(ended, event),
+    }
+}
+
+fn apply_to_queued(queued: &Queued, event: &Event, now: Timestamp) -> Result<State, Refusal> {
+    match event {
+        Event::Claim { worker } => Ok(State::Running(Running {
+            attempt: queued.attempt + 1,
+            worker: worker.clone(),
+            started_at: now,
+            cancel_requested: false,
+            progress: Progress::default(),
+        })),
+        Event::RequestCancel => Ok(State::Ended(Ended {
+            attempt: queued.attempt,
+            worker: None,
+            started_at: None,
+            ended_at: now,
+            progress: Progress::default(),
+            outcome: Outcome::unseen(
+                Ending::Cancelled,
+                0,
+                Failure::new("cancelled", "cancelled while it was queued"),
+            ),
+        })),
+        Event::Progress { .. }
+        | Event::Finish { .. }
+        | Event::HandBack { .. }
+        | Event::LapseLease { .. } => Err(Refusal::NotRunning),
+    }
+}
+
+fn apply_to_running(
+    running: &Running,
+    event: &Event,
+    max_attempts: u32,
+    now: Timestamp,
+) -> Result<State, Refusal> {
+    let of_this_attempt = |attempt: &u32| {
+        if *attempt == running.attempt {
+            Ok(())
+        } else {
+            Err(Refusal::StaleAttempt)
+        }
+    };
+    match event {
+        Event::Claim { .. } => Err(Refusal::NotQueued),
+        Event::RequestCancel => Ok(State::Running(Running {
+            cancel_requested: true,
+            ..running.clone()
+        })),
+        Event::Progress { attempt, progress } => of_this_attempt(attempt).map(|()| {
+            State::Running(Running {
+                progress: *progress,
+                ..running.clone()
+            })
+        }),
+        Event::Finish {
+            attempt,
+            progress,
+            outcome,
+        } => of_this_attempt(attempt)
+            .map(|()| State::Ended(running.end(*progress, outcome.clone(), now))),
+        Event::HandBack { attempt } => of_this_attempt(attempt).map(|()| {
+            let reason = Failure::new(
+                "worker_shutdown",
+                "its worker shut down before it had ended",
+            );
+            running.release(max_attempts, reason, now)
+        }),
+        Event::LapseLease { attempt } => of_this_attempt(attempt).map(|()| {
+            let reason = Failure::new(
+                "worker_lost",
+                format!(
+                    "worker {} died or lost contact with the store",
+                    running.worker
+                ),
+            );
+            running.release(max_attempts, reason, now)
+        }),
+    }
+}
+
+fn apply_to_ended(ended: &Ended, event: &Event) -> Result<State, Refusal> {
+    match event {
+        Event::RequestCancel if ended.outcome.ending == Ending::Cancelled => {
+            Ok(State::Ended(ended.clone()))
+        }
+        Event::Claim { .. }
+        | Event::RequestCancel
+        | Event::Progress { .. }
+        | Event::Finish { .. }
+        | Event::HandBack { .. }
+        | Event::LapseLease { .. } => Err(Refusal::AlreadyEnded),
+    }
+}
+
+impl Running {
+    /// Its worker is gone: back into the queue if it may be tried again, else it is lost. Whoever
+    /// asked for its end does not want another attempt.
+    fn release(&self, max_attempts: u32, reason: Failure, now: Timestamp) -> State {
+        if self.attempt < max_attempts && !self.cancel_requested {
+            return State::Queued(Queued {
+                attempt: self.attempt,
+            });
+        }
+        let duration_ms = now.ms_since(self.started_at);
+        let outcome = Outcome::unseen(Ending::Lost, duration_ms, reason);
+        State::Ended(self.end(self.progress, outcome, now))
+    }
+
+    fn end(&self, progress: Progress, outcome: Outcome, now: Timestamp) -> Ended {
+        Ended {
+            attempt: self.attempt,
+            worker: Some(self.worker.clone()),
+            started_at: Some(self.started_at),
+            ended_at: now,
+            progress,
+            outcome,
+        }
+    }
+}
