@@ -109,6 +109,11 @@ impl Source {
             .map(String::as_str)
             .filter(|value| !value.is_empty())
     }
+
+    /// All names and texts.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
 }
 
 /// Everything that is wrong with the settings.

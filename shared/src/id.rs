@@ -108,11 +108,12 @@ impl EventId {
         sequence: 1,
     };
 
-    /// The id that follows this one within the same attempt.
+    /// The id that follows this one within the same attempt. Clients may make up a cursor that has
+    /// none after it; it stays where it is.
     #[must_use]
     pub fn next(self) -> Self {
         Self {
-            sequence: self.sequence + 1,
+            sequence: self.sequence.saturating_add(1),
             ..self
         }
     }

@@ -20,6 +20,7 @@
 //!   one. `store::conformance` (feature `conformance`) says what both must do.
 
 pub mod config;
+pub mod entry;
 pub mod event;
 pub mod id;
 pub mod life;
@@ -27,6 +28,7 @@ pub mod outcome;
 pub mod output;
 pub mod record;
 pub mod request;
+pub mod shutdown;
 pub mod spec;
 pub mod state;
 pub mod store;

@@ -119,6 +119,7 @@ fn is_done(state: &State, event: &Event) -> bool {
         (State::Running(running), Event::Progress { attempt, progress }) => {
             running.attempt == *attempt && running.progress == *progress
         }
+        (State::Queued(queued), Event::HandBack { attempt }) => queued.attempt == *attempt,
         _ => false,
     }
 }
@@ -156,11 +157,23 @@ async fn next(
     Ok(Some((after, lines)))
 }
 
-/// An id that nobody has used. The worker of a lapsed lease may still be writing: each round leaves
-/// it more room, since ids need not be without gaps.
+/// An id that nobody has used.
 async fn free_id(store: &dyn Store, record: &Record, round: u32) -> Result<EventId, StoreError> {
     let last = store.last_event(&record.id).await?;
-    let attempt = record.state.attempt();
+    match &record.state {
+        // The part of the log that belongs to the last attempt was closed with it.
+        State::Queued(queued) if queued.attempt > 0 => Ok(EventId {
+            attempt: queued.attempt + 1,
+            sequence: 1,
+        }),
+        State::Queued(_) | State::Ended(_) => Ok(last.next()),
+        State::Running(running) => Ok(beyond(last, running.attempt, round)),
+    }
+}
+
+/// An id that the worker of an attempt has not reached. If its lease has lapsed it may still be
+/// writing: each round leaves it more room, since ids need not be without gaps.
+fn beyond(last: EventId, attempt: u32, round: u32) -> EventId {
     let sequence = if last.attempt == attempt {
         last.sequence
     } else {
@@ -171,10 +184,10 @@ async fn free_id(store: &dyn Store, record: &Record, round: u32) -> Result<Event
     } else {
         1 << (round * 2).min(40)
     };
-    Ok(EventId {
+    EventId {
         attempt,
         sequence: sequence + room,
-    })
+    }
 }
 
 fn lines_of(before: &Record, after: &State, first: EventId) -> Vec<Line> {

@@ -100,9 +100,7 @@ fn cut(mut bytes: &[u8], emit: &mut impl FnMut(Piece<'_>)) {
         let (text, rest) = split_text(bytes);
         cut_text(text, emit);
         let (binary, rest) = split_binary(rest);
-        for piece in binary.chunks(MAX_BINARY_BYTES) {
-            emit(Piece::Binary(piece));
-        }
+        cut_binary(binary, emit);
         bytes = rest;
     }
 }
@@ -140,6 +138,26 @@ fn cut_text(mut text: &str, emit: &mut impl FnMut(Piece<'_>)) {
         let (piece, rest) = text.split_at(fitting_prefix(text));
         emit(Piece::Text(piece));
         text = rest;
+    }
+}
+
+fn cut_binary(mut bytes: &[u8], emit: &mut impl FnMut(Piece<'_>)) {
+    while !bytes.is_empty() {
+        let (piece, rest) = bytes.split_at(fitting_run(bytes));
+        emit(Piece::Binary(piece));
+        bytes = rest;
+    }
+}
+
+/// How many bytes fit into a line as base64: all of them, or up to the last newline that fits, or,
+/// within an overlong line, as many as there is room for.
+fn fitting_run(bytes: &[u8]) -> usize {
+    let Some(fitting) = bytes.get(..MAX_BINARY_BYTES) else {
+        return bytes.len();
+    };
+    match fitting.iter().rposition(|&byte| byte == b'\n') {
+        Some(newline) if bytes.len() > MAX_BINARY_BYTES => newline + 1,
+        _ => MAX_BINARY_BYTES,
     }
 }
 

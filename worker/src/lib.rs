@@ -1,1 +1,99 @@
-//! Placeholder.
+//! The worker: claims executions, supervises their processes and publishes what they print.
+//!
+//! # Theory of operation
+//!
+//! The [`dispatcher`] claims one execution for each free slot and hands it to a [`supervisor`], which
+//! sees it from the claim to the end: a workspace, a process, two pipes, an outcome. What the pipes
+//! give goes through a bounded channel to a [`publisher`], which writes it to the store in natural
+//! batches; while the store is slow or away, the channel is full, the pipes are full, and the process
+//! waits. Nothing grows.
+//!
+//! Two more tasks serve all supervisors. The [`lease`] keeper renews every lease in one go, and tells
+//! a supervisor when it is to cancel or when it has lost its lease. [`recovery`] takes executions
+//! away from workers that are gone, and removes what is past its retention.
+//!
+//! Asked to stop, the dispatcher claims nothing more and waits for its supervisors; those that take
+//! longer than the drain timeout end their processes and hand their executions back.
+
+pub mod config;
+mod dispatcher;
+mod lease;
+mod process;
+mod publisher;
+mod recovery;
+mod supervisor;
+mod workspace;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use shared::shutdown::Shutdown;
+use shared::store::{SharedStore, StoreError, open};
+use shared::{entry, telemetry};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use config::Config;
+
+use crate::lease::Leases;
+
+/// What all tasks of a worker share.
+struct Context {
+    config: Config,
+    store: SharedStore,
+    leases: Leases,
+    /// End what runs and hand it back: the drain timeout is over.
+    hand_back: CancellationToken,
+    /// The same, without grace.
+    now: CancellationToken,
+}
+
+/// The program: flags, settings, signals, [`run`].
+pub fn main() -> ExitCode {
+    let command = clap::Command::new("cc-executor-worker")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Claims jobs from Redis and supervises their processes.")
+        .after_help("Stops on SIGTERM once its jobs have ended or CC_DRAIN_TIMEOUT is over; a second SIGTERM stops it at once.");
+    let settings = [open::REDIS_SETTINGS, config::SETTINGS, telemetry::SETTINGS];
+    let source = entry::source(command, &settings);
+    let config = entry::all_of(open::Config::redis(&source), Config::read(&source));
+    entry::serve(
+        "cc-executor-worker",
+        &source,
+        config,
+        |(store, config), shutdown| async move {
+            run(config, store.open()?, shutdown).await?;
+            Ok(())
+        },
+    )
+}
+
+/// Works until asked to stop.
+pub async fn run(config: Config, store: SharedStore, shutdown: Shutdown) -> Result<(), StoreError> {
+    let context = Arc::new(Context {
+        leases: Leases::new(&config),
+        config,
+        store,
+        hand_back: CancellationToken::new(),
+        now: shutdown.now.clone(),
+    });
+    let Config {
+        name,
+        slots,
+        queues,
+        ..
+    } = &context.config;
+    tracing::info!(worker = %name, slots, ?queues, store = context.store.engine(), "worker started");
+
+    let mut background = JoinSet::new();
+    background.spawn(lease::keep(Arc::clone(&context), shutdown.drain.clone()));
+    background.spawn(recovery::run(Arc::clone(&context)));
+    dispatcher::run(&context, &shutdown).await;
+    background.shutdown().await;
+
+    if let Err(error) = context.store.withdraw(name).await {
+        tracing::warn!(%error, "failed to take the worker off the list");
+    }
+    tracing::info!(worker = %name, "worker stopped");
+    Ok(())
+}

@@ -25,6 +25,7 @@ use crate::time::Timestamp;
 pub mod conformance;
 pub mod embedded;
 pub mod redis;
+pub mod open;
 mod wake;
 
 pub use wake::{Wakers, Watch};
@@ -63,6 +64,9 @@ pub struct Claimant {
     pub queues: Vec<String>,
     /// How long the lease holds unless it is renewed.
     pub lease: Duration,
+    /// Tells this question from the worker's other ones. Asked again with the same ticket, because
+    /// the first answer was lost, it gets the same answer.
+    pub ticket: u64,
 }
 
 /// The answer to a claim.
@@ -336,7 +340,8 @@ pub trait Store: Send + Sync + 'static {
     /// one of that id.
     async fn submit(&self, submission: &Submission) -> Result<Submitted, StoreError>;
 
-    /// Takes the most urgent, then oldest, due execution out of the claimant's queues and gives it the lease.
+    /// Takes the most urgent, then oldest, due execution out of the claimant's queues and gives it
+    /// the lease. After an error the worker asks again with the same ticket.
     async fn claim(&self, claimant: &Claimant) -> Result<Claim, StoreError>;
 
     /// Returns when there may be something to claim, or after `at_most`.
@@ -410,4 +415,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Which engine it is, for people.
     fn engine(&self) -> &'static str;
+
+    /// Whether workers of other processes may hold leases.
+    fn is_shared(&self) -> bool;
 }

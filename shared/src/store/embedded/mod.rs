@@ -32,8 +32,6 @@ use crate::time::Timestamp;
 
 /// How many executions one change removes at most, so that a sweep does not hold others up.
 const SWEEP_STEP: usize = 10;
-/// Free pages given back to the file system after a sweep.
-const VACUUM_PAGES: u32 = 4_096;
 /// How many executions a page of a list looks at, at most.
 const SCAN_LIMIT: usize = 10_000;
 /// Reading connections that are kept open.
@@ -334,10 +332,7 @@ impl Store for EmbeddedStore {
         }
         if removed > 0 {
             self.writer
-                .write(|connection| {
-                    let sql = format!("PRAGMA incremental_vacuum({VACUUM_PAGES})");
-                    connection.execute_batch(&sql).map_err(StoreError::from)
-                })
+                .write(queue::give_back_space)
                 .await?;
         }
         Ok(removed)
@@ -356,6 +351,10 @@ impl Store for EmbeddedStore {
 
     fn engine(&self) -> &'static str {
         "embedded"
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 }
 

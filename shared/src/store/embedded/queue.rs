@@ -15,6 +15,9 @@ use crate::store::{
 };
 use crate::time::Timestamp;
 
+/// Free pages given back to the file system after a sweep.
+const VACUUM_PAGES: u32 = 4_096;
+
 pub(super) fn submit(
     connection: &Connection,
     submission: &Submission,
@@ -72,7 +75,7 @@ pub(super) fn claim(connection: &Connection, claimant: &Claimant) -> Result<Clai
         .execute([now.as_millis()])?;
     let Some(waiting) = first_ready(connection, &claimant.queues)? else {
         return Ok(Claim::Nothing {
-            next_due: next_due(connection, now)?,
+            next_due: next_due(connection, &claimant.queues, now)?,
         });
     };
     let event = Event::Claim {
@@ -109,11 +112,23 @@ fn first_ready(connection: &Connection, queues: &[String]) -> Result<Option<Reco
     Ok(first)
 }
 
-fn next_due(connection: &Connection, now: Timestamp) -> Result<Option<Duration>, StoreError> {
-    let due: Option<i64> = connection
-        .prepare_cached("SELECT min(due_at) FROM executions WHERE phase = 'delayed'")?
-        .query_row([], |row| row.get(0))?;
-    Ok(due.map(|due| Duration::from_millis(Timestamp::from_millis(due).ms_since(now).max(1))))
+fn next_due(
+    connection: &Connection,
+    queues: &[String],
+    now: Timestamp,
+) -> Result<Option<Duration>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT queue, min(due_at) FROM executions WHERE phase = 'delayed' GROUP BY queue",
+    )?;
+    let by_queue = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut first: Option<i64> = None;
+    for queue in by_queue {
+        let (name, due): (String, i64) = queue?;
+        if queues.is_empty() || queues.contains(&name) {
+            first = first.into_iter().chain([due]).min();
+        }
+    }
+    Ok(first.map(|due| Duration::from_millis(Timestamp::from_millis(due).ms_since(now).max(1))))
 }
 
 fn extend_lease(
@@ -283,4 +298,14 @@ pub(super) fn sweep(connection: &Connection, limit: usize) -> Result<usize, Stor
             .execute([number])?;
     }
     Ok(over.len())
+}
+
+/// Gives free pages back to the file system, at most `VACUUM_PAGES` at a time.
+pub(super) fn give_back_space(connection: &Connection) -> Result<(), StoreError> {
+    let sql = format!("PRAGMA incremental_vacuum({VACUUM_PAGES})");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut steps = statement.query([])?;
+    // Each step gives back one page.
+    while steps.next()?.is_some() {}
+    Ok(())
 }

@@ -60,6 +60,8 @@ impl Connections {
                 error.to_string(),
             ))
         })?;
+        // To Redis, no time at all means for ever.
+        let at_most = at_most.max(Duration::from_millis(1));
         let mut blocked = Blocked(Some(connection));
         let Some(connection) = blocked.0.as_mut() else {
             return Ok(());

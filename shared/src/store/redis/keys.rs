@@ -76,6 +76,11 @@ impl Shard {
         self.key("bell")
     }
 
+    /// String, for ten minutes: the ticket and the execution of a worker's last claim.
+    pub(super) fn last_claim(&self, worker: &str) -> String {
+        self.key(&format!("claim:{worker}"))
+    }
+
     /// Sorted set: running executions by the time their lease runs out.
     pub(super) fn leases(&self) -> String {
         self.key("leases")

@@ -49,7 +49,9 @@ async fn send(
 ) -> Result<Sent, StoreError> {
     let log = shard.log(id);
     let mut pipeline = redis::Pipeline::with_capacity(lines.len() + 1);
-    pipeline.ignore_errors();
+    // All or none, unless an id is refused: a server that refuses one line because it is short of
+    // memory or disk, and takes the next, would leave a hole.
+    pipeline.atomic().ignore_errors();
     for line in lines {
         pipeline
             .cmd("XADD")

@@ -107,11 +107,13 @@ impl RedisStore {
             .key(shard.queues())
             .key(shard.leases())
             .key(shard.bell_of_all())
+            .key(shard.last_claim(&claimant.worker))
             .arg(&shard.prefix)
             .arg(&claimant.worker)
             .arg(worker_json)
             .arg(Timestamp::now().to_string())
             .arg(millis(claimant.lease))
+            .arg(claimant.ticket)
             .arg(&claimant.queues)
             .invoke_async(&mut self.connections.commands())
             .await?;
@@ -211,9 +213,10 @@ impl Store for RedisStore {
 
     async fn claim(&self, claimant: &Claimant) -> Result<Claim, StoreError> {
         let mut first_due: Option<Duration> = None;
-        let start = usize::try_from(Timestamp::now().as_millis()).unwrap_or(0);
+        let start = usize::try_from(claimant.ticket).unwrap_or(0);
         for offset in 0..self.keyspace.shards.len() {
-            // Each claim begins at another shard, so that none of them starves.
+            // Each ticket begins at another shard, so that none of them starves, and asked again it
+            // begins where it did before.
             let shard = &self.keyspace.shards[(start + offset) % self.keyspace.shards.len()];
             match self.claim_in(shard, claimant).await? {
                 Claim::Claimed(record) => return Ok(Claim::Claimed(record)),
@@ -334,6 +337,7 @@ impl Store for RedisStore {
                 records.extend(self.load_from(shard, id).await?);
             }
         }
+        records.truncate(limit);
         Ok(records)
     }
 
@@ -493,6 +497,10 @@ impl Store for RedisStore {
 
     fn engine(&self) -> &'static str {
         "redis"
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 }
 

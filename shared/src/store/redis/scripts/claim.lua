@@ -1,12 +1,28 @@
 -- Gives the most urgent, then oldest, due execution to a worker.
--- KEYS: queues, leases, bell of all queues (the other keys share their tag and are made from ARGV[1])
--- ARGV: key prefix, worker, worker as JSON, now as text, lease in ms, queues to serve (none: all)
+-- KEYS: queues, leases, bell of all queues, last claim of the worker
+--       (the other keys share their tag and are made from ARGV[1])
+-- ARGV: key prefix, worker, worker as JSON, now as text, lease in ms, ticket, queues to serve (none: all)
 -- Returns {1, id, record…}, or {0, ms until the first delayed one is due, or -1}.
 local prefix = ARGV[1]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function answer(id)
+  return {1, id, unpack(redis.call('HMGET', prefix .. 'x:' .. id,
+    'owner', 'spec', 'fingerprint', 'created_at', 'rank', 'revision', 'state'))}
+end
+
+-- The answer to this ticket may have been lost on its way.
+local last = redis.call('GET', KEYS[4])
+local ticket = ARGV[6] .. ' '
+if last and string.sub(last, 1, #ticket) == ticket then
+  local id = string.sub(last, #ticket + 1)
+  local held = redis.call('HMGET', prefix .. 'x:' .. id, 'status', 'worker')
+  if held[1] == 'running' and held[2] == ARGV[2] then return answer(id) end
+end
+
 local names = {}
-for i = 6, #ARGV do names[#names + 1] = ARGV[i] end
+for i = 7, #ARGV do names[#names + 1] = ARGV[i] end
 local serves_all = #names == 0
 if serves_all then names = redis.call('SMEMBERS', KEYS[1]) end
 
@@ -32,6 +48,7 @@ while true do
       end
     elseif not later[1] then
       redis.call('SREM', KEYS[1], name)
+      redis.call('DEL', prefix .. 'bell:' .. name)
     end
   end
   if not best then
@@ -51,5 +68,5 @@ local state = '{"status":"running","attempt":' .. attempt .. ',"worker":' .. ARG
   .. ',"started_at":"' .. ARGV[4] .. '"}'
 redis.call('HSET', record, 'status', 'running', 'worker', ARGV[2], 'cancel', '0', 'state', state)
 redis.call('ZADD', KEYS[2], now_ms + ARGV[5], best)
-return {1, best, unpack(redis.call('HMGET', record,
-  'owner', 'spec', 'fingerprint', 'created_at', 'rank', 'revision', 'state'))}
+redis.call('SET', KEYS[4], ticket .. best, 'EX', 600)
+return answer(best)

@@ -21,7 +21,7 @@ if #ARGV >= 11 then redis.call('PUBLISH', ARGV[4], '') end
 
 redis.call('HINCRBY', KEYS[1], 'revision', 1)
 redis.call('HSET', KEYS[1], 'state', ARGV[5], 'status', ARGV[6], 'attempt', ARGV[7], 'cancel', ARGV[8])
-if ARGV[6] ~= 'running' then
+if current[2] == 'running' and ARGV[6] ~= 'running' then
   -- Closes this attempt's part of the log: Redis itself refuses its writer from now on.
   redis.call('XSETID', KEYS[2], ARGV[7] .. '-18446744073709551615')
   redis.call('ZREM', KEYS[3], ARGV[1])

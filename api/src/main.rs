@@ -1,0 +1,5 @@
+//! `cc-executor-api`: see the library.
+
+fn main() -> std::process::ExitCode {
+    api::main()
+}

@@ -1,0 +1,5 @@
+//! `cc-executor-worker`: see the library.
+
+fn main() -> std::process::ExitCode {
+    worker::main()
+}

@@ -1,0 +1,131 @@
+//! The pipes between a process and the worker: output is read to its end, input is written beside it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use shared::event::Stream;
+use shared::output::More;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::ChildStdin;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::publisher::{Item, Sender};
+
+const READ_BYTES: usize = 64 * 1024;
+/// What is left of a buffer is used up to here; then a new one is begun.
+const SMALLEST_READ_BYTES: usize = 4 * 1024;
+
+/// When a process was last heard of.
+pub(crate) struct Activity {
+    base: Instant,
+    last_ms: AtomicU64,
+    /// Pumps that wait for the publisher: then the silence is not the process's.
+    blocked: AtomicUsize,
+}
+
+impl Activity {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            base: Instant::now(),
+            last_ms: AtomicU64::new(0),
+            blocked: AtomicUsize::new(0),
+        })
+    }
+
+    fn touch(&self) {
+        let elapsed = u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(elapsed, Ordering::Relaxed);
+    }
+
+    /// Returns once there has been nothing for `length`.
+    pub(crate) async fn silence_of(&self, length: Duration) {
+        loop {
+            if self.blocked.load(Ordering::Relaxed) > 0 {
+                self.touch();
+            }
+            let last = self.base + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+            if last.elapsed() >= length {
+                return;
+            }
+            tokio::time::sleep_until(last + length).await;
+        }
+    }
+}
+
+/// One output pipe.
+pub(crate) struct Pump<R> {
+    pub(crate) pipe: R,
+    pub(crate) stream: Stream,
+    pub(crate) task: Option<usize>,
+    pub(crate) sender: Sender,
+    pub(crate) activity: Arc<Activity>,
+    /// Read what is there, and wait for nothing more.
+    pub(crate) give_up: CancellationToken,
+}
+
+impl<R: AsyncRead + Unpin> Pump<R> {
+    /// Reads to the end and passes everything on.
+    pub(crate) async fn run(mut self) {
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        loop {
+            if buffer.capacity() < SMALLEST_READ_BYTES {
+                buffer.reserve(READ_BYTES);
+            }
+            let room = buffer.capacity();
+            let Some(read) = self.read(&mut buffer).await else {
+                break;
+            };
+            let more = if read == room {
+                More::AtOnce
+            } else {
+                More::Perhaps
+            };
+            self.pass_on(buffer.split().freeze(), more).await;
+        }
+        self.pass_on(Bytes::new(), More::Never).await;
+    }
+
+    /// How many bytes have been read; none at the end.
+    async fn read(&mut self, buffer: &mut BytesMut) -> Option<usize> {
+        let read = match self.pipe.read_buf(buffer).now_or_never() {
+            Some(read) => read,
+            None => {
+                // The pipe is empty: the last piece of a line that was held back is all there is.
+                self.pass_on(Bytes::new(), More::Perhaps).await;
+                tokio::select! {
+                    biased;
+                    read = self.pipe.read_buf(buffer) => read,
+                    () = self.give_up.cancelled() => return None,
+                }
+            }
+        };
+        // A read error of a pipe leaves nothing to be read.
+        let read = read.ok().filter(|&read| read > 0)?;
+        self.activity.touch();
+        Some(read)
+    }
+
+    async fn pass_on(&self, bytes: Bytes, more: More) {
+        let item = Item::Output {
+            stream: self.stream,
+            task: self.task,
+            bytes,
+            more,
+        };
+        self.activity.blocked.fetch_add(1, Ordering::Relaxed);
+        self.sender.send(item).await;
+        self.activity.blocked.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Writes a process's input and closes it. The process need not read it.
+pub(crate) async fn feed(mut stdin: ChildStdin, text: String) {
+    // A process that has closed its input, or has gone, did not want the rest.
+    if stdin.write_all(text.as_bytes()).await.is_ok() {
+        let _ = stdin.shutdown().await;
+    }
+}
