@@ -46,11 +46,12 @@ impl Keys {
             .trim();
         let hash: [u8; 32] = Sha256::digest(token).into();
         // All are compared, so that the time taken does not tell which one came near.
-        let matches = self
+        let matches: Vec<&Owner> = self
             .0
             .iter()
-            .filter(|(known, _)| bool::from(known.ct_eq(&hash)));
-        matches.last().map(|(_, owner)| owner.clone())
+            .filter_map(|(known, owner)| bool::from(known.ct_eq(&hash)).then_some(owner))
+            .collect();
+        matches.first().copied().cloned()
     }
 }
 

@@ -118,7 +118,7 @@ impl Source {
 
 /// Everything that is wrong with the settings.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("bad configuration:\n{}", .0.iter().map(|problem| format!("  {problem}\n")).collect::<String>())]
+#[error("bad configuration:\n  {}\n", .0.join("\n  "))]
 pub struct ConfigError(pub Vec<String>);
 
 /// Turns texts into values and collects what is wrong with them.

@@ -9,7 +9,7 @@ use shared::life::{ChangeError, change};
 use shared::outcome::{Ending, Failure, Outcome};
 use shared::record::Record;
 use shared::shutdown::Shutdown;
-use shared::state::Event;
+use shared::state::{Event, Progress};
 use shared::store::{Claim, Claimant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -137,7 +137,7 @@ impl Supervisors {
         );
         let event = Event::Finish {
             attempt,
-            progress: Default::default(),
+            progress: Progress::default(),
             outcome: Outcome::unseen(Ending::Lost, 0, failure),
         };
         match change(context.store.as_ref(), &id, &event).await {

@@ -15,13 +15,16 @@
 //! Asked to stop, the dispatcher claims nothing more and waits for its supervisors; those that take
 //! longer than the drain timeout end their processes and hand their executions back.
 
+mod conclusion;
 pub mod config;
 mod dispatcher;
+mod execution;
 mod lease;
 mod process;
 mod publisher;
 mod recovery;
 mod supervisor;
+mod verdict;
 mod workspace;
 
 use std::process::ExitCode;

@@ -29,6 +29,7 @@ pub(crate) struct StatusReport {
 
 /// What the tasks of an execution have come to.
 #[derive(Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "the names are the wire's")]
 pub(crate) struct Results {
     /// The execution.
     execution_id: String,

@@ -11,8 +11,10 @@ use crate::id::ExecutionId;
 #[derive(Clone, Default)]
 pub struct Wakers {
     by_id: Arc<Mutex<HashMap<ExecutionId, Waker>>>,
-    on_last_gone: Option<Arc<dyn Fn(&ExecutionId) + Send + Sync>>,
+    on_last_gone: Option<OnLastGone>,
 }
+
+type OnLastGone = Arc<dyn Fn(&ExecutionId) + Send + Sync>;
 
 struct Waker {
     sender: watch::Sender<()>,

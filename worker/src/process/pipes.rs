@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::publisher::{Item, Sender};
 
+/// What a pipe holds at most (`/proc/sys/fs/pipe-max-size`): so much is read after giving up on it, and
+/// no more, or somebody who escaped and goes on writing would keep the execution from its end.
+const PIPE_BYTES: usize = 1024 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 /// What is left of a buffer is used up to here; then a new one is begun.
 const SMALLEST_READ_BYTES: usize = 4 * 1024;
@@ -56,10 +59,9 @@ impl Activity {
     }
 }
 
-/// One output pipe.
-pub(crate) struct Pump<R> {
-    pub(crate) pipe: R,
-    pub(crate) stream: Stream,
+/// Where the pipes of a process lead.
+#[derive(Clone)]
+pub(crate) struct Outlet {
     pub(crate) task: Option<usize>,
     pub(crate) sender: Sender,
     pub(crate) activity: Arc<Activity>,
@@ -67,11 +69,30 @@ pub(crate) struct Pump<R> {
     pub(crate) give_up: CancellationToken,
 }
 
+/// One output pipe.
+pub(crate) struct Pump<R> {
+    pipe: R,
+    stream: Stream,
+    outlet: Outlet,
+    /// Whether the last piece may end in the middle of a line whose rest is about to come.
+    holds_back: bool,
+}
+
 impl<R: AsyncRead + Unpin> Pump<R> {
+    pub(crate) fn new(pipe: R, stream: Stream, outlet: Outlet) -> Self {
+        Self {
+            pipe,
+            stream,
+            outlet,
+            holds_back: false,
+        }
+    }
+
     /// Reads to the end and passes everything on.
     pub(crate) async fn run(mut self) {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
-        loop {
+        let mut left_over = 0;
+        while left_over < PIPE_BYTES {
             if buffer.capacity() < SMALLEST_READ_BYTES {
                 buffer.reserve(READ_BYTES);
             }
@@ -79,46 +100,57 @@ impl<R: AsyncRead + Unpin> Pump<R> {
             let Some(read) = self.read(&mut buffer).await else {
                 break;
             };
-            let more = if read == room {
+            self.holds_back = read == room;
+            let more = if self.holds_back {
                 More::AtOnce
             } else {
                 More::Perhaps
             };
             self.pass_on(buffer.split().freeze(), more).await;
+            if self.outlet.give_up.is_cancelled() {
+                left_over += read;
+            }
         }
         self.pass_on(Bytes::new(), More::Never).await;
     }
 
     /// How many bytes have been read; none at the end.
     async fn read(&mut self, buffer: &mut BytesMut) -> Option<usize> {
-        let read = match self.pipe.read_buf(buffer).now_or_never() {
-            Some(read) => read,
-            None => {
-                // The pipe is empty: the last piece of a line that was held back is all there is.
-                self.pass_on(Bytes::new(), More::Perhaps).await;
-                tokio::select! {
-                    biased;
-                    read = self.pipe.read_buf(buffer) => read,
-                    () = self.give_up.cancelled() => return None,
-                }
+        let at_once = self.pipe.read_buf(buffer).now_or_never();
+        let read = if let Some(read) = at_once {
+            read
+        } else {
+            self.show_what_is_held_back().await;
+            tokio::select! {
+                biased;
+                read = self.pipe.read_buf(buffer) => read,
+                () = self.outlet.give_up.cancelled() => return None,
             }
         };
         // A read error of a pipe leaves nothing to be read.
         let read = read.ok().filter(|&read| read > 0)?;
-        self.activity.touch();
+        self.outlet.activity.touch();
         Some(read)
+    }
+
+    /// The pipe is empty: the beginning of a line that waits for its rest is all there is.
+    async fn show_what_is_held_back(&mut self) {
+        if std::mem::take(&mut self.holds_back) {
+            self.pass_on(Bytes::new(), More::Perhaps).await;
+        }
     }
 
     async fn pass_on(&self, bytes: Bytes, more: More) {
         let item = Item::Output {
             stream: self.stream,
-            task: self.task,
+            task: self.outlet.task,
             bytes,
             more,
         };
-        self.activity.blocked.fetch_add(1, Ordering::Relaxed);
-        self.sender.send(item).await;
-        self.activity.blocked.fetch_sub(1, Ordering::Relaxed);
+        let blocked = &self.outlet.activity.blocked;
+        blocked.fetch_add(1, Ordering::Relaxed);
+        self.outlet.sender.send(item).await;
+        blocked.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
