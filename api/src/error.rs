@@ -61,6 +61,9 @@ pub(crate) enum ApiError {
     /// The execution is over.
     #[error("the execution has ended already")]
     AlreadyEnded,
+    /// Others keep changing the execution.
+    #[error("the execution is being changed by others; try again")]
+    Contended,
     /// The store cannot be reached.
     #[error("the store cannot be reached; try again")]
     Unavailable(#[source] StoreError),
@@ -110,6 +113,7 @@ impl ApiError {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::IdInUse => (StatusCode::CONFLICT, "id_in_use"),
             Self::AlreadyEnded => (StatusCode::CONFLICT, "already_ended"),
+            Self::Contended => (StatusCode::SERVICE_UNAVAILABLE, "contended"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
         }
     }
@@ -155,6 +159,9 @@ impl ResponseError for ApiError {
                 tracing::warn!(error, "failed to answer a request");
                 response.insert_header((RETRY_AFTER, RETRY_AFTER_SECONDS));
             }
+            Self::Contended => {
+                response.insert_header((RETRY_AFTER, RETRY_AFTER_SECONDS));
+            }
             Self::Unauthorized => {
                 response.insert_header((WWW_AUTHENTICATE, "Bearer"));
             }
@@ -180,9 +187,7 @@ impl From<ChangeError> for ApiError {
                 | Refusal::NotRunning
                 | Refusal::StaleAttempt,
             ) => Self::AlreadyEnded,
-            ChangeError::LeaseHeld | ChangeError::Contended => {
-                Self::Unavailable(StoreError::Closed)
-            }
+            ChangeError::LeaseHeld | ChangeError::Contended => Self::Contended,
             ChangeError::Store(error) => Self::Unavailable(error),
         }
     }

@@ -7,7 +7,6 @@ use thiserror::Error;
 
 use crate::event::{self, Head, Line};
 use crate::id::{EventId, ExecutionId};
-use crate::outcome::Failure;
 use crate::record::Record;
 use crate::state::{Event, Refusal, Running, State, apply};
 use crate::store::{Action, Commit, CommitError, Control, Store, StoreError};
@@ -89,7 +88,7 @@ pub async fn change_as_holder(
             Timestamp::now(),
         )?;
         let mut lines = pending.to_vec();
-        lines.extend(lines_of(&before, &after, first_free));
+        lines.extend(lines_of(&before, &after, event, first_free));
         let commit = Commit {
             before: &before,
             after,
@@ -151,7 +150,7 @@ async fn next(
         State::Running(_) => Vec::new(),
         State::Queued(_) | State::Ended(_) => {
             let first = free_id(store, before, round).await?;
-            lines_of(before, &after, first)
+            lines_of(before, &after, event, first)
         }
     };
     Ok(Some((after, lines)))
@@ -190,17 +189,15 @@ fn beyond(last: EventId, attempt: u32, round: u32) -> EventId {
     }
 }
 
-fn lines_of(before: &Record, after: &State, first: EventId) -> Vec<Line> {
+fn lines_of(before: &Record, after: &State, event: &Event, first: EventId) -> Vec<Line> {
     match after {
         State::Running(_) => Vec::new(),
         State::Ended(ended) => event::ending(first, &before.id, &ended.outcome),
         State::Queued(queued) => {
-            let worker = before
-                .running()
-                .map_or("", |running| running.worker.as_str());
-            let reason = Failure::new("worker_lost", format!("worker {worker} gave it up or died"));
             let attempts_left = before.spec.max_attempts - queued.attempt;
-            vec![Head::now(first).retry(attempts_left, &reason)]
+            let reason = before.running().and_then(|running| running.loss(event));
+            let retry = reason.map(|reason| Head::now(first).retry(attempts_left, &reason));
+            retry.into_iter().collect()
         }
     }
 }

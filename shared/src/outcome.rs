@@ -91,7 +91,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// The outcome of an execution that nobody saw end or that never ran.
-    pub fn unseen(ending: Ending, duration_ms: u64, error: Failure) -> Self {
+    pub fn unseen(ending: Ending, duration_ms: u64, error: impl Into<Option<Failure>>) -> Self {
         Self {
             ending,
             exit_code: None,
@@ -100,7 +100,7 @@ impl Outcome {
             output_bytes: None,
             output_sha256: None,
             truncated: false,
-            error: Some(error),
+            error: error.into(),
         }
     }
 }

@@ -291,23 +291,9 @@ fn apply_to_running(
             outcome,
         } => of_this_attempt(attempt)
             .map(|()| State::Ended(running.end(*progress, outcome.clone(), now))),
-        Event::HandBack { attempt } => of_this_attempt(attempt).map(|()| {
-            let reason = Failure::new(
-                "worker_shutdown",
-                "its worker shut down before it had ended",
-            );
-            running.release(max_attempts, reason, now)
-        }),
-        Event::LapseLease { attempt } => of_this_attempt(attempt).map(|()| {
-            let reason = Failure::new(
-                "worker_lost",
-                format!(
-                    "worker {} died or lost contact with the store",
-                    running.worker
-                ),
-            );
-            running.release(max_attempts, reason, now)
-        }),
+        Event::HandBack { attempt } | Event::LapseLease { attempt } => {
+            of_this_attempt(attempt).map(|()| running.release(max_attempts, event, now))
+        }
     }
 }
 
@@ -328,15 +314,33 @@ fn apply_to_ended(ended: &Ended, event: &Event) -> Result<State, Refusal> {
 impl Running {
     /// Its worker is gone: back into the queue if it may be tried again, else it is lost. Whoever
     /// asked for its end does not want another attempt.
-    fn release(&self, max_attempts: u32, reason: Failure, now: Timestamp) -> State {
+    fn release(&self, max_attempts: u32, event: &Event, now: Timestamp) -> State {
         if self.attempt < max_attempts && !self.cancel_requested {
             return State::Queued(Queued {
                 attempt: self.attempt,
             });
         }
         let duration_ms = now.ms_since(self.started_at);
-        let outcome = Outcome::unseen(Ending::Lost, duration_ms, reason);
+        let outcome = Outcome::unseen(Ending::Lost, duration_ms, self.loss(event));
         State::Ended(self.end(self.progress, outcome, now))
+    }
+
+    /// Why an event takes the execution away from its worker, if it does.
+    pub(crate) fn loss(&self, event: &Event) -> Option<Failure> {
+        match event {
+            Event::HandBack { .. } => Some(Failure::new(
+                "worker_shutdown",
+                format!("worker {} shut down before it had ended", self.worker),
+            )),
+            Event::LapseLease { .. } => Some(Failure::new(
+                "worker_lost",
+                format!("worker {} died or lost contact with the store", self.worker),
+            )),
+            Event::Claim { .. }
+            | Event::RequestCancel
+            | Event::Progress { .. }
+            | Event::Finish { .. } => None,
+        }
     }
 
     fn end(&self, progress: Progress, outcome: Outcome, now: Timestamp) -> Ended {

@@ -11,6 +11,7 @@ use shared::record::Record;
 use shared::shutdown::Shutdown;
 use shared::state::{Event, Progress};
 use shared::store::{Claim, Claimant};
+use shared::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{Id, JoinError, JoinSet};
 
@@ -18,6 +19,8 @@ use crate::{Context, supervisor};
 
 /// The longest wait for work: a ring that got lost costs no more than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Tickets that a process has to itself for each millisecond of its start.
+const TICKET_BITS: u32 = 20;
 /// After a failed claim.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
@@ -25,7 +28,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 pub(crate) async fn run(context: &Arc<Context>, shutdown: &Shutdown) {
     let slots = Arc::new(Semaphore::new(context.config.slots));
     let mut supervisors = Supervisors::default();
-    let mut ticket = 0;
+    // Unlike those of another process that goes, or went, by the same name.
+    let mut ticket = Timestamp::now().as_millis().unsigned_abs() << TICKET_BITS;
     loop {
         tokio::select! {
             biased;

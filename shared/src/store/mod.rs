@@ -299,6 +299,9 @@ pub enum StoreError {
         /// What went wrong.
         source: serde_json::Error,
     },
+    /// Redis answered something that our scripts do not say.
+    #[error("understand what redis answered")]
+    UnexpectedAnswer,
     /// The embedded database could not write to its disk; the change has not been made.
     #[error("write to the embedded database")]
     NotDurable,

@@ -204,7 +204,7 @@ impl Store for RedisStore {
             .invoke_async(&mut self.connections.commands())
             .await?;
         let (created, fields) = split(answer, 1);
-        let record = decode(id.clone(), fields)?.ok_or(StoreError::Closed)?;
+        let record = decode(id.clone(), fields)?.ok_or(StoreError::UnexpectedAnswer)?;
         Ok(match integer(created.first()) {
             0 => Submitted::Existing(record),
             _ => Submitted::Created(record),
