@@ -10,7 +10,7 @@ pub(crate) mod results;
 pub(crate) mod workers;
 
 use actix_web::http::Method;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, Route, guard, web};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::error::ApiError;
@@ -31,14 +31,19 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         .service(resource("/executions/{id}/output").route(web::get().to(output::output)))
         .service(resource("/workers").route(web::get().to(workers::workers)))
         .service(resource("/queues").route(web::get().to(queues::queues)))
-        .service(resource("/health").route(web::get().to(health::health)))
-        .service(resource("/health/live").route(web::get().to(health::live)))
-        .service(resource("/docs").route(web::get().to(docs)))
+        .service(resource("/health").route(get_or_head().to(health::health)))
+        .service(resource("/health/live").route(get_or_head().to(health::live)))
+        .service(resource("/docs").route(get_or_head().to(docs)))
         .service(SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", openapi::document()));
 }
 
 fn resource(path: &str) -> actix_web::Resource {
     web::resource(path.to_owned()).default_service(web::to(method_not_allowed))
+}
+
+/// For what monitors ask for.
+fn get_or_head() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 async fn method_not_allowed() -> Result<HttpResponse, ApiError> {
