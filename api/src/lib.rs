@@ -18,6 +18,7 @@ mod view;
 
 use std::net::TcpListener;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
@@ -37,6 +38,10 @@ use crate::guard::Keys;
 
 /// How long requests that are being answered may take once the server has been asked to stop.
 const SHUTDOWN_SECONDS: u64 = 5;
+
+/// How long an idle connection is kept: longer than clients and proxies keep theirs, so that none of
+/// them sends a request into a connection that is being closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// What all handlers share.
 pub(crate) struct State {
@@ -134,6 +139,9 @@ pub async fn run(
     })
     // Nagle's algorithm holds small lines back for 40 ms.
     .tcp_nodelay(true)
+    .keep_alive(KEEP_ALIVE)
+    // A client that has gone is noticed at once, not when writing to it has failed twice.
+    .h1_allow_half_closed(false)
     .shutdown_timeout(SHUTDOWN_SECONDS)
     .disable_signals()
     .listen(listener)

@@ -125,16 +125,84 @@ pub(super) fn urgency(priority: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
+    fn id() -> impl Strategy<Value = ExecutionId> {
+        "[A-Za-z0-9._:-]{1,128}|[a-z:]{1,3}".prop_map(|text| text.parse().expect("is an id"))
+    }
+
+    /// What Redis Cluster looks at: the text between the first braces.
+    fn tag(key: &str) -> Option<&str> {
+        let (_, rest) = key.split_once('{')?;
+        rest.split_once('}').map(|(tag, _)| tag)
+    }
+
+    fn keys_of_all(shard: &Shard) -> [String; 6] {
+        [
+            shard.index(),
+            shard.clock(),
+            shard.queues(),
+            shard.bell_of_all(),
+            shard.leases(),
+            shard.ended(),
+        ]
+    }
+
     #[test]
-    fn an_execution_stays_in_its_shard_and_its_keys_carry_the_tag() {
+    fn an_execution_stays_in_its_shard_for_ever() {
+        // Written down, because what is stored somewhere is found there only by this.
         let keyspace = Keyspace::new(16);
-        let id: ExecutionId = "a:b.c-1".parse().expect("is an id");
-        let shard = keyspace.shard(&id);
-        assert_eq!(shard.prefix, keyspace.shard(&id).prefix);
-        assert_eq!(shard.record(&id), format!("{}x:a:b.c-1", shard.prefix));
-        let tag = &shard.prefix[3..shard.prefix.len() - 1];
-        assert!(tag.starts_with('{') && tag.ends_with('}'));
+        let record = |id: &str| {
+            let id = id.parse().expect("is an id");
+            keyspace.shard(&id).record(&id)
+        };
+        assert_eq!(record("a:b.c-1"), "cc:{9}:x:a:b.c-1");
+        assert_eq!(record("x"), "cc:{7}:x:x");
+    }
+
+    proptest! {
+        #[test]
+        fn the_keys_of_an_execution_carry_the_tag_of_its_shard(
+            id in id(), queue in "[A-Za-z0-9._-]{1,64}", worker in "\\PC{0,30}", shards in 1..64_usize,
+        ) {
+            let keyspace = Keyspace::new(shards);
+            let shard = keyspace.shard(&id);
+            let of_queue = [shard.ready(&queue), shard.delayed(&queue), shard.bell(&queue)];
+            let of_id = [shard.record(&id), shard.log(&id), shard.last_claim(&worker)];
+            let expected = tag(&shard.prefix);
+            prop_assert!(expected.is_some_and(|tag| !tag.is_empty()));
+            for key in of_id.iter().chain(&of_queue).chain(&keys_of_all(shard)) {
+                prop_assert_eq!(tag(key), expected, "{}", key);
+            }
+        }
+
+        #[test]
+        fn no_two_things_share_a_key(
+            one in id(), other in id(), shards in 1..8_usize,
+            queues in proptest::collection::hash_set("[A-Za-z0-9._-]{1,64}|[a-z]{1,2}", 1..3),
+            workers in proptest::collection::hash_set("\\PC{0,30}", 1..3),
+        ) {
+            prop_assume!(one != other);
+            let keyspace = Keyspace::new(shards);
+            let mut keys = Vec::new();
+            for id in [&one, &other] {
+                let shard = keyspace.shard(id);
+                keys.extend([shard.record(id), shard.log(id)]);
+            }
+            for shard in &keyspace.shards {
+                keys.extend(keys_of_all(shard));
+                for queue in &queues {
+                    keys.extend([shard.ready(queue), shard.delayed(queue), shard.bell(queue)]);
+                }
+                keys.extend(workers.iter().map(|worker| shard.last_claim(worker)));
+            }
+            keys.push(WORKERS.to_owned());
+            let distinct: HashSet<&String> = keys.iter().collect();
+            prop_assert_eq!(distinct.len(), keys.len());
+        }
     }
 }

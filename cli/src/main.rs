@@ -1,0 +1,5 @@
+//! `cc-executor`: see the library.
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

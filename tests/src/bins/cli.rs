@@ -1,0 +1,5 @@
+//! `cc-executor` for the tests, which cannot reach the binaries of other packages.
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,5 @@
+//! `cc-executor-worker` for the tests, which cannot reach the binaries of other packages.
+
+fn main() -> std::process::ExitCode {
+    worker::main()
+}

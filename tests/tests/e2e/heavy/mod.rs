@@ -1,0 +1,6 @@
+//! Tests that keep both cores busy; nextest runs them one at a time (`.config/nextest.toml`).
+
+mod exact_output;
+mod many_jobs;
+mod many_readers;
+mod random_cuts;
