@@ -55,7 +55,13 @@ impl Load {
 
     /// Runs a job to its end and passes each piece of the reply to `see`.
     async fn run(&self, job: &Value, mut see: impl FnMut(&[u8])) -> Result<()> {
-        let response = self.client.post(&self.url).json(job).send().await?.error_for_status()?;
+        let response = self
+            .client
+            .post(&self.url)
+            .json(job)
+            .send()
+            .await?
+            .error_for_status()?;
         let mut pieces = response.bytes_stream();
         let mut tail = Vec::new();
         while let Some(piece) = pieces.next().await {
@@ -69,7 +75,10 @@ impl Load {
             tail.extend_from_slice(&piece[start..]);
         }
         let tail = String::from_utf8_lossy(&tail);
-        ensure!(tail.contains("\"status\":\"succeeded\""), "a job did not succeed: {tail}");
+        ensure!(
+            tail.contains("\"status\":\"succeeded\""),
+            "a job did not succeed: {tail}"
+        );
         Ok(())
     }
 
@@ -103,7 +112,11 @@ impl Load {
             let (load, left) = (self.clone(), Arc::clone(&left));
             clients.spawn(async move {
                 let job = json!({"command": TRUE});
-                let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+                let take = || {
+                    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                        left.checked_sub(1)
+                    })
+                };
                 while take().is_ok() {
                     load.run(&job, |_| {}).await?;
                 }

@@ -19,7 +19,10 @@ pub(crate) fn render(limits: &[Limits], measured: &[(Engine, Vec<Measured>)]) ->
     table.set_header(header);
     for row in ROWS {
         let limit = median(limits.iter().map(row.limit));
-        let mut cells = vec![row.name.to_owned(), format!("{} {}", number(limit), row.limit_name)];
+        let mut cells = vec![
+            row.name.to_owned(),
+            format!("{} {}", number(limit), row.limit_name),
+        ];
         for (_, results) in measured {
             let value = median(results.iter().map(row.value));
             cells.push(format!("{} ({:.2} ×)", number(value), value / limit));
@@ -30,8 +33,9 @@ pub(crate) fn render(limits: &[Limits], measured: &[(Engine, Vec<Measured>)]) ->
     memory.extend(measured.iter().map(|(_, results)| peaks(results)));
     table.add_row(memory);
     let round_trip = limits.iter().map(|limits| limits.redis_round_trip);
-    let (p50, p99): (Vec<f64>, Vec<f64>) =
-        round_trip.map(|trip| (ms(trip.p50) * 1e3, ms(trip.p99) * 1e3)).unzip();
+    let (p50, p99): (Vec<f64>, Vec<f64>) = round_trip
+        .map(|trip| (ms(trip.p50) * 1e3, ms(trip.p99) * 1e3))
+        .unzip();
     format!(
         "{} · {} · medians of {} rounds\n\n{table}\n\nRedis round trip (PING, Unix socket): p50 {:.0} µs, p99 {:.0} µs.\n",
         jiff::Zoned::now().date(),
@@ -90,7 +94,8 @@ fn peaks(results: &[Measured]) -> String {
     };
     let mut text = String::new();
     for (position, (name, _)) in last.peak_memory.iter().enumerate() {
-        let of_round = |measured: &Measured| measured.peak_memory.get(position).map(|(_, peak)| *peak);
+        let of_round =
+            |measured: &Measured| measured.peak_memory.get(position).map(|(_, peak)| *peak);
         let peak = median(results.iter().filter_map(of_round));
         let separator = if position > 0 { ", " } else { "" };
         let _ = write!(text, "{separator}{name} {peak:.0}");
@@ -108,7 +113,9 @@ fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let cpu = read("/proc/cpuinfo");
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
-    let model = model.and_then(|line| line.split_once(": ")).map_or("unknown CPU", |(_, model)| model);
+    let model = model
+        .and_then(|line| line.split_once(": "))
+        .map_or("unknown CPU", |(_, model)| model);
     let kernel = read("/proc/sys/kernel/osrelease");
     format!("{cores} × {model}, Linux {}", kernel.trim())
 }

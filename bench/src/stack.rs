@@ -40,7 +40,10 @@ impl RedisServer {
     pub(crate) async fn start() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let socket = directory.path().join("redis.sock");
-        #[expect(clippy::disallowed_methods, reason = "a server of the benchmark, not a job")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a server of the benchmark, not a job"
+        )]
         let process = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--appendonly", "yes"])
             .args(["--appendfsync", "everysec", "--dir"])
@@ -65,7 +68,10 @@ impl RedisServer {
     }
 
     fn url(&self) -> String {
-        format!("unix://{}", self.directory.path().join("redis.sock").display())
+        format!(
+            "unix://{}",
+            self.directory.path().join("redis.sock").display()
+        )
     }
 
     pub(crate) async fn connect(&self) -> Result<MultiplexedConnection> {
@@ -129,15 +135,25 @@ impl Stack {
             .arg("memory")
             .query_async(&mut redis.connect().await?)
             .await?;
-        let bytes = info.lines().find_map(|line| line.strip_prefix("used_memory_peak:"));
+        let bytes = info
+            .lines()
+            .find_map(|line| line.strip_prefix("used_memory_peak:"));
         let bytes: f64 = bytes.context("redis tells its peak")?.trim().parse()?;
         Ok(Some(bytes / f64::from(1 << 20)))
     }
 }
 
 /// This program under another name.
-fn server(name: &str, arguments: &[&str], store: &[(&str, String)], directory: &Path) -> Result<Child> {
-    #[expect(clippy::disallowed_methods, reason = "a server under measurement, not a job")]
+fn server(
+    name: &str,
+    arguments: &[&str],
+    store: &[(&str, String)],
+    directory: &Path,
+) -> Result<Child> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a server under measurement, not a job"
+    )]
     let mut command = Command::new(std::env::current_exe()?);
     command
         .arg0(name)
@@ -165,7 +181,11 @@ async fn listening(child: &mut Child) -> Result<String> {
     let mut seen = String::new();
     while let Some(line) = lines.next_line().await? {
         if let Some((_, rest)) = line.split_once("listening on ") {
-            let url = rest.split_whitespace().next().unwrap_or_default().to_owned();
+            let url = rest
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .to_owned();
             keep_reading(lines.into_inner());
             return Ok(url);
         }
@@ -183,13 +203,18 @@ fn drain_log(child: &mut Child) {
 
 /// A log that nobody reads would block its server.
 fn keep_reading(mut log: BufReader<tokio::process::ChildStderr>) {
-    #[expect(clippy::disallowed_methods, reason = "ends with the server whose log it reads")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends with the server whose log it reads"
+    )]
     tokio::spawn(async move { tokio::io::copy(&mut log, &mut tokio::io::sink()).await });
 }
 
 fn peak_mib(pid: u32) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / 1_024.0)
 }

@@ -1,9 +1,9 @@
 //! `cc-executor`: what a person types. `serve` is the API server and a worker in one process; every
 //! other command is an HTTP client of an API server.
 //!
-//! A command that follows an execution ([`stream`]) survives broken connections and restarts of the
+//! A command that follows an execution (`stream`) survives broken connections and restarts of the
 //! server: it resumes behind the last line it has seen. What it sees is written by a thread of its own
-//! ([`printer`]), so that a pager that does not read never keeps Ctrl-C from being noticed.
+//! (`printer`), so that a pager that does not read never keeps Ctrl-C from being noticed.
 
 mod cancel;
 mod client;

@@ -2,10 +2,11 @@
 //! that brings a log from the server to it.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 
 use crate::exit::End;
 use crate::failure::ClientError;
@@ -15,6 +16,8 @@ use crate::stream::{Follower, News};
 
 /// How many lines may wait to be written, each of at most 64 KiB. More stay with the server.
 const WAITING: usize = 64;
+/// How long somebody who leaves waits for what has come already to be written.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 enum Message {
     News(News),
@@ -96,6 +99,12 @@ impl Printer {
             place.send(Message::News(news));
         }
         Ok(())
+    }
+
+    /// Writes what waits, but for a reader who does not read.
+    pub(crate) async fn leave(&mut self) {
+        // Whoever leaves does not want to know what could not be written.
+        let _ = timeout(LAST_WORDS, self.finish()).await;
     }
 
     /// Waits until everything has been written.

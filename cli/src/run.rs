@@ -67,6 +67,13 @@ pub(crate) async fn main(client: &Client, arguments: Arguments) -> anyhow::Resul
     watched.until_end().await
 }
 
+/// What a person who has pressed Ctrl-C wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resolve {
+    Leave,
+    Stay,
+}
+
 /// A job, and a person who may press Ctrl-C.
 struct Watched<'a> {
     client: &'a Client,
@@ -81,24 +88,50 @@ impl Watched<'_> {
         if let Some(code) = self.until_interrupt().await? {
             return Ok(code);
         }
-        self.printer.rest();
-        self.printer.notice(&self.hint());
-        if timeout(SECOND_THOUGHTS, self.interrupts.recv())
-            .await
-            .is_err()
-        {
-            return Ok(ExitCode::from(exit::INTERRUPTED));
+        if self.detach().await == Resolve::Leave || self.cancel().await? == Resolve::Leave {
+            return Ok(self.leave().await);
         }
+        match self.until_interrupt().await? {
+            Some(code) => Ok(code),
+            None => Ok(self.leave().await),
+        }
+    }
+
+    /// The first Ctrl-C: says where to go on, and whether there was a second one.
+    async fn detach(&mut self) -> Resolve {
+        self.printer.rest();
+        let id = &self.id;
+        if !self.follower.is_acknowledged() {
+            self.printer.notice(&format!(
+                "left before the server had confirmed the job; see whether it runs: cc-executor show {id}"
+            ));
+            return Resolve::Leave;
+        }
+        self.printer.notice(&format!(
+            "detached; the job goes on. Press Ctrl-C again to cancel it\n  follow: cc-executor logs -f {id}\n  cancel: cc-executor cancel {id}"
+        ));
+        match timeout(SECOND_THOUGHTS, self.interrupts.recv()).await {
+            Ok(_) => Resolve::Stay,
+            Err(_) => Resolve::Leave,
+        }
+    }
+
+    /// The second Ctrl-C: has the job ended, unless there is a third one.
+    async fn cancel(&mut self) -> anyhow::Result<Resolve> {
         self.printer.notice("cancelling it; Ctrl-C leaves at once");
         tokio::select! {
             biased;
-            _ = self.interrupts.recv() => return Ok(ExitCode::from(exit::INTERRUPTED)),
+            _ = self.interrupts.recv() => Ok(Resolve::Leave),
             cancelled = persist(self.client, async |client| client.cancel(&self.id).await) => {
                 unless_over(cancelled)?;
+                Ok(Resolve::Stay)
             }
         }
-        let code = self.until_interrupt().await?;
-        Ok(code.unwrap_or(ExitCode::from(exit::INTERRUPTED)))
+    }
+
+    async fn leave(&mut self) -> ExitCode {
+        self.printer.leave().await;
+        ExitCode::from(exit::INTERRUPTED)
     }
 
     /// Follows until the job has ended, or somebody presses Ctrl-C.
@@ -110,18 +143,6 @@ impl Watched<'_> {
         };
         let code = end.map_or(exit::NO_JOB_CODE, |end| end.code());
         Ok(Some(ExitCode::from(code)))
-    }
-
-    fn hint(&self) -> String {
-        let id = &self.id;
-        if !self.follower.is_acknowledged() {
-            return format!(
-                "left before the server had confirmed the job; see whether it runs: cc-executor show {id}"
-            );
-        }
-        format!(
-            "detached; the job goes on. Press Ctrl-C again to cancel it\n  follow: cc-executor logs -f {id}\n  cancel: cc-executor cancel {id}"
-        )
     }
 }
 

@@ -22,7 +22,11 @@ impl Shutdown {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
-            tracing::info!(signal = name, at_once = self.drain.is_cancelled(), "shutting down");
+            tracing::info!(
+                signal = name,
+                at_once = self.drain.is_cancelled(),
+                "shutting down"
+            );
             token.cancel();
         }
         std::future::pending().await

@@ -2,14 +2,14 @@
 //!
 //! # Theory of operation
 //!
-//! The [`dispatcher`] claims one execution for each free slot and hands it to a [`supervisor`], which
+//! The `dispatcher` claims one execution for each free slot and hands it to a `supervisor`, which
 //! sees it from the claim to the end: a workspace, a process, two pipes, an outcome. What the pipes
-//! give goes through a bounded channel to a [`publisher`], which writes it to the store in natural
+//! give goes through a bounded channel to a `publisher`, which writes it to the store in natural
 //! batches; while the store is slow or away, the channel is full, the pipes are full, and the process
 //! waits. Nothing grows.
 //!
-//! Two more tasks serve all supervisors. The [`lease`] keeper renews every lease in one go, and tells
-//! a supervisor when it is to cancel or when it has lost its lease. [`recovery`] takes executions
+//! Two more tasks serve all supervisors. The `lease` keeper renews every lease in one go, and tells
+//! a supervisor when it is to cancel or when it has lost its lease. `recovery` takes executions
 //! away from workers that are gone, and removes what is past its retention.
 //!
 //! Asked to stop, the dispatcher claims nothing more and waits for its supervisors; those that take

@@ -24,8 +24,8 @@ use crate::time::Timestamp;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod embedded;
-pub mod redis;
 pub mod open;
+pub mod redis;
 mod wake;
 
 pub use wake::{Wakers, Watch};

@@ -62,7 +62,9 @@ impl Config {
             return Self::redis(source);
         }
         let mut reader = Reader::new(source);
-        let directory = reader.optional(&DATA_DIR).or_else(|| default_directory(source));
+        let directory = reader
+            .optional(&DATA_DIR)
+            .or_else(|| default_directory(source));
         if directory.is_none() {
             reader.problem("CC_DATA_DIR is required where neither XDG_DATA_HOME nor HOME is set");
         }
@@ -84,7 +86,9 @@ impl Config {
 
 fn redis_options(reader: &mut Reader<'_>, url: String) -> redis::Options {
     if !url.is_empty() && ::redis::IntoConnectionInfo::into_connection_info(url.as_str()).is_err() {
-        reader.problem("REDIS_URL is a URL of Redis, like redis://127.0.0.1:6379 (its value is hidden)");
+        reader.problem(
+            "REDIS_URL is a URL of Redis, like redis://127.0.0.1:6379 (its value is hidden)",
+        );
     }
     redis::Options {
         url,
@@ -95,6 +99,10 @@ fn redis_options(reader: &mut Reader<'_>, url: String) -> redis::Options {
 
 fn default_directory(source: &Source) -> Option<PathBuf> {
     let data = source.get("XDG_DATA_HOME").map(PathBuf::from);
-    let home = || source.get("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    let home = || {
+        source
+            .get("HOME")
+            .map(|home| PathBuf::from(home).join(".local/share"))
+    };
     data.or_else(home).map(|data| data.join("cc-executor"))
 }

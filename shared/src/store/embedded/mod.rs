@@ -331,9 +331,7 @@ impl Store for EmbeddedStore {
             }
         }
         if removed > 0 {
-            self.writer
-                .write(queue::give_back_space)
-                .await?;
+            self.writer.write(queue::give_back_space).await?;
         }
         Ok(removed)
     }
