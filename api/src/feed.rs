@@ -102,29 +102,53 @@ struct Feed {
     reading: tokio::sync::Mutex<()>,
 }
 
+/// What a follower has got.
+pub(crate) struct Found {
+    pub(crate) chunk: Arc<Chunk>,
+    /// Whether the log went no further when it was read, just now.
+    pub(crate) is_end: bool,
+}
+
 impl Follower {
     /// What follows `cursor`, from the store.
-    pub(crate) async fn catch_up(&mut self, cursor: EventId) -> Result<Arc<Chunk>, StoreError> {
-        let chunk = Arc::new(self.feed.read(cursor, self.limit()).await?);
-        self.learn(&chunk);
-        Ok(chunk)
+    pub(crate) async fn catch_up(&mut self, cursor: EventId) -> Result<Found, StoreError> {
+        let limit = self.limit();
+        let chunk = Arc::new(self.feed.read(cursor, limit).await?);
+        Ok(self.found(chunk, limit))
     }
 
     /// What follows `cursor`, which is at or near the end of the log: from the recent batches if
     /// somebody has read it already.
-    pub(crate) async fn next(&mut self, cursor: EventId) -> Result<Arc<Chunk>, StoreError> {
+    pub(crate) async fn next(&mut self, cursor: EventId) -> Result<Found, StoreError> {
         if let Some(chunk) = self.feed.recent_after(cursor) {
-            return Ok(chunk);
+            return Ok(Found {
+                chunk,
+                is_end: false,
+            });
         }
+        let limit = self.limit();
         let chunk = {
             let _reading = self.feed.reading.lock().await;
-            match self.feed.recent_after(cursor) {
-                Some(chunk) => chunk,
-                None => self.feed.read_and_remember(cursor, self.limit()).await?,
+            if let Some(chunk) = self.feed.recent_after(cursor) {
+                // Read by somebody else, perhaps before the notice that has woken this one.
+                return Ok(Found {
+                    chunk,
+                    is_end: false,
+                });
             }
+            self.feed.read_and_remember(cursor, limit).await?
         };
-        self.learn(&chunk);
-        Ok(chunk)
+        Ok(self.found(chunk, limit))
+    }
+
+    fn found(&mut self, chunk: Arc<Chunk>, limit: usize) -> Found {
+        let count = chunk.lines.len();
+        let line_bytes = chunk.ndjson.len().checked_div(count);
+        self.line_bytes = line_bytes.unwrap_or(self.line_bytes);
+        Found {
+            is_end: count < limit,
+            chunk,
+        }
     }
 
     /// How many lines to read, so that what all readers have in hand stays bounded.
@@ -132,12 +156,6 @@ impl Follower {
         let readers = self.readers.load(Ordering::Relaxed).max(1);
         let share = (TOTAL_BYTES / readers).clamp(SMALLEST_BATCH_BYTES, LARGEST_BATCH_BYTES);
         (share / self.line_bytes.max(1)).clamp(1, MOST_LINES)
-    }
-
-    fn learn(&mut self, chunk: &Chunk) {
-        if !chunk.lines.is_empty() {
-            self.line_bytes = chunk.ndjson.len() / chunk.lines.len();
-        }
     }
 }
 

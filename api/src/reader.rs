@@ -1,11 +1,11 @@
 //! One client's way through a log: everything after a cursor, then what comes, until the end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web;
 use shared::id::{EventId, ExecutionId};
 use shared::store::Watch;
-use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::State;
@@ -40,22 +40,25 @@ pub(crate) struct LogReader {
 enum Phase {
     /// There may be old lines to be read.
     CatchingUp,
-    /// At the end of the log, as far as is known.
-    Waiting,
+    /// There is something new, which others may have read already.
+    Near,
+    /// There was nothing more when it was last read, and no notice has been taken since.
+    AtEnd,
     /// Nothing more will come.
     Done,
 }
 
 impl LogReader {
     /// Begins after `cursor`; ends at what there is now unless it is to `follow`.
-    pub(crate) async fn open(
+    ///
+    /// The watch is taken before anything is read: what comes in between is noticed.
+    pub(crate) fn new(
         state: web::Data<State>,
         id: ExecutionId,
+        watch: Watch,
         cursor: EventId,
         follow: bool,
     ) -> Self {
-        // Watching before reading: what comes in between is noticed.
-        let watch = state.store.watch(&id).await;
         Self {
             follower: state.feeds.join(&id),
             heartbeat_at: Instant::now() + state.config.heartbeat,
@@ -79,12 +82,26 @@ impl LogReader {
             let read = match self.phase {
                 Phase::Done => return None,
                 Phase::CatchingUp => self.follower.catch_up(self.cursor).await,
-                Phase::Waiting => self.follower.next(self.cursor).await,
+                Phase::Near => self.follower.next(self.cursor).await,
+                Phase::AtEnd if !self.follow => return None,
+                Phase::AtEnd => {
+                    if let Some(step) = self.wait().await {
+                        return step;
+                    }
+                    continue;
+                }
             };
             match read {
-                Ok(chunk) if !chunk.lines.is_empty() => return Some(self.advance(chunk)),
-                Ok(_) if !self.follow => return None,
-                Ok(_) => self.phase = Phase::Waiting,
+                Ok(found) => {
+                    self.phase = if found.is_end {
+                        Phase::AtEnd
+                    } else {
+                        self.phase
+                    };
+                    if !found.chunk.lines.is_empty() {
+                        return Some(self.advance(found.chunk));
+                    }
+                }
                 Err(error) => {
                     let error = shared::entry::chain(&error);
                     tracing::debug!(execution_id = %self.id, error, "failed to read a log, trying again");
@@ -96,12 +113,19 @@ impl LogReader {
                     return Some(self.beat());
                 }
             }
-            let ending = self.state.ending.clone();
-            tokio::select! {
-                () = self.watch.changed() => {}
-                () = ending.cancelled() => return None,
-                () = sleep_until(self.heartbeat_at) => return Some(self.look_around().await),
+        }
+    }
+
+    /// Waits at the end of the log; none once there is something to be read.
+    async fn wait(&mut self) -> Option<Option<Step>> {
+        let ending = self.state.ending.clone();
+        tokio::select! {
+            () = self.watch.changed() => {
+                self.phase = Phase::Near;
+                None
             }
+            () = ending.cancelled() => Some(None),
+            () = sleep_until(self.heartbeat_at) => Some(Some(self.look_around().await)),
         }
     }
 

@@ -108,6 +108,12 @@ impl EventId {
         sequence: 1,
     };
 
+    /// The id of the first line of the first attempt.
+    pub const FIRST_OF_ATTEMPT_1: Self = Self {
+        attempt: 1,
+        sequence: 1,
+    };
+
     /// The id that follows this one within the same attempt. Clients may make up a cursor that has
     /// none after it; it stays where it is.
     #[must_use]

@@ -98,9 +98,9 @@ pub(crate) async fn execute(
     };
     if is_stream {
         let watched = state.store.watch(&id);
-        let (submitted, _watch) = tokio::join!(submit(&state, &submission), watched);
+        let (submitted, watch) = tokio::join!(submit(&state, &submission), watched);
         submitted?;
-        let reader = LogReader::open(state.clone(), id.clone(), EventId::START, true).await;
+        let reader = LogReader::new(state.clone(), id.clone(), watch, EventId::START, true);
         let guard = cancels.then(|| CancelOnDrop::new(state, id));
         let form = if form(&http) == Form::Sse {
             Form::Sse

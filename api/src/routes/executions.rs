@@ -137,7 +137,8 @@ pub(crate) async fn show(
     match form(&http) {
         Form::Json => Ok(snapshot(&http, &record)),
         form @ (Form::Sse | Form::Ndjson) => {
-            let reader = LogReader::open(state.clone(), id.clone(), cursor, follow).await;
+            let watch = state.store.watch(&id).await;
+            let reader = LogReader::new(state.clone(), id.clone(), watch, cursor, follow);
             let guard = cancels.then(|| CancelOnDrop::new(state, id));
             Ok(respond(HttpResponse::Ok(), reader, form, guard))
         }

@@ -54,7 +54,8 @@ pub(crate) async fn output(
         attempt: record.state.attempt(),
         sequence: 0,
     };
-    let reader = LogReader::open(state, id, start, follow).await;
+    let watch = state.store.watch(&id).await;
+    let reader = LogReader::new(state, id, watch, start, follow);
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "application/octet-stream"))
         .streaming(bytes_of(reader, stream)))

@@ -2,7 +2,6 @@
 //!
 //! Whatever it does, it ends after [`LONGEST_LIFE`], so that a test that fails leaves nothing behind.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
@@ -22,7 +21,6 @@ fn main() -> io::Result<ExitCode> {
         ["write-bytes", file] => write_bytes(file)?,
         ["hold-stdout"] => hold_stdout()?,
         ["wait-for", file] => return Ok(wait_for(Path::new(file))),
-        ["tick", file] => tick(file)?,
         _ => {
             eprintln!("child: no such verb: {words:?}");
             return Ok(ExitCode::from(64));
@@ -87,20 +85,4 @@ fn wait_for(file: &Path) -> ExitCode {
         std::thread::sleep(Duration::from_millis(5));
     }
     ExitCode::SUCCESS
-}
-
-/// Prints its progress, and notes it in a file that a test can look at whatever becomes of the pipe.
-fn tick(file: &str) -> io::Result<()> {
-    let mut notes = OpenOptions::new().create(true).append(true).open(file)?;
-    let deadline = Instant::now() + LONGEST_LIFE;
-    for number in 1.. {
-        if Instant::now() > deadline {
-            break;
-        }
-        writeln!(notes, "tick {number}")?;
-        // Nobody may be left to read it.
-        let _ = writeln!(io::stdout(), "tick {number}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
 }

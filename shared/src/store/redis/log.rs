@@ -162,7 +162,10 @@ pub(super) async fn read(
 
 /// Whether lines may be missing between a cursor and the line that was found after it.
 fn may_follow_gap(cursor: EventId, first: EventId) -> bool {
-    first != cursor.next() && first != EventId::QUEUED
+    let begins = first == EventId::QUEUED;
+    // Nothing but `queued` precedes the first attempt.
+    let starts = cursor == EventId::QUEUED && first == EventId::FIRST_OF_ATTEMPT_1;
+    first != cursor.next() && !begins && !starts
 }
 
 async fn gap_before(
