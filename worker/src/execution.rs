@@ -44,7 +44,11 @@ impl<'a> Execution<'a> {
     pub(crate) async fn run(mut self) -> Ended<'a> {
         let directory = &self.context.config.workspace_dir;
         let verdict = match Workspace::create(directory, &self.held.lease) {
-            Ok(workspace) => self.run_tasks(&workspace).await,
+            Ok(workspace) => {
+                let verdict = self.run_tasks(&workspace).await;
+                workspace.remove();
+                verdict
+            }
             Err(error) => {
                 let directory = directory.display();
                 let message = format!("no working directory could be made in {directory}: {error}");

@@ -1,37 +1,35 @@
 //! The working directory of an execution: its own, empty, and gone afterwards.
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use shared::store::Lease;
+use tempfile::TempDir;
 
-/// A directory that is removed when it is no longer needed.
-pub(crate) struct Workspace {
-    path: PathBuf,
-}
+/// A directory that only the worker's user can enter.
+pub(crate) struct Workspace(TempDir);
 
 impl Workspace {
-    /// Makes the directory for one attempt.
+    /// Makes the directory for one attempt, under a name that nobody has.
     pub(crate) fn create(parent: &Path, lease: &Lease) -> io::Result<Self> {
-        let path = parent.join(format!("{}-{}", lease.id, lease.attempt));
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(&path)?;
-        Ok(Self { path })
+        std::fs::create_dir_all(parent)?;
+        let prefix = format!("{}-{}-", lease.id, lease.attempt);
+        let directory = tempfile::Builder::new()
+            .prefix(&prefix)
+            .tempdir_in(parent)?;
+        Ok(Self(directory))
     }
 
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
-}
 
-impl Drop for Workspace {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            let path = self.path.display();
-            tracing::warn!(%path, %error, "failed to remove a working directory");
+    /// Removes it with all that is in it.
+    pub(crate) fn remove(self) {
+        let path = self.0.path().display().to_string();
+        if let Err(error) = self.0.close() {
+            tracing::warn!(path, %error, "failed to remove a working directory");
         }
     }
 }
