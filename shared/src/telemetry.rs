@@ -14,6 +14,9 @@ const LOG: Setting = Setting::new(
 );
 const LOG_FORMAT: Setting = Setting::new("CC_LOG_FORMAT", "text", "Logs as text or as json");
 
+/// What says at `info` what nobody asked; a filter that names it has the last word.
+const QUIET: &str = "actix_server=warn";
+
 /// How to log.
 #[derive(Debug)]
 pub struct Config {
@@ -26,7 +29,7 @@ impl Config {
     pub fn read(source: &Source) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(source);
         let filter: String = reader.value(&LOG);
-        let filter = EnvFilter::try_new(&filter).unwrap_or_else(|error| {
+        let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).unwrap_or_else(|error| {
             reader.problem(format!("CC_LOG is a log filter, not {filter:?}: {error}"));
             EnvFilter::default()
         });

@@ -30,26 +30,40 @@ pub(crate) async fn run(context: &Arc<Context>, shutdown: &Shutdown) {
     let mut supervisors = Supervisors::default();
     // Unlike those of another process that goes, or went, by the same name.
     let mut ticket = Timestamp::now().as_millis().unsigned_abs() << TICKET_BITS;
+    let mut next = Box::pin(next_execution(context, shutdown, &slots, ticket));
     loop {
         tokio::select! {
-            biased;
-            () = shutdown.drain.cancelled() => break,
             Some(ended) = supervisors.tasks.join_next_with_id() => supervisors.bury(context, ended).await,
-            permit = Arc::clone(&slots).acquire_owned() => {
-                // The semaphore is never closed.
-                let Ok(permit) = permit else { break };
+            claimed = &mut next => {
+                let Some((record, permit)) = claimed else { break };
+                supervisors.add(context, record, permit);
                 ticket += 1;
-                if let Some(record) = claim(context, shutdown, ticket).await {
-                    supervisors.add(context, record, permit);
-                }
+                next.set(next_execution(context, shutdown, &slots, ticket));
             }
         }
     }
     drain(context, shutdown, supervisors).await;
 }
 
-/// The next execution; none once asked to stop. A claim under way is never abandoned: its answer
-/// may be an execution that nobody else will look after.
+/// The next execution with the slot that it gets; none once asked to stop.
+async fn next_execution(
+    context: &Context,
+    shutdown: &Shutdown,
+    slots: &Arc<Semaphore>,
+    ticket: u64,
+) -> Option<(Record, OwnedSemaphorePermit)> {
+    let permit = tokio::select! {
+        biased;
+        () = shutdown.drain.cancelled() => return None,
+        // The semaphore is never closed.
+        permit = Arc::clone(slots).acquire_owned() => permit.ok()?,
+    };
+    let record = claim(context, shutdown, ticket).await?;
+    Some((record, permit))
+}
+
+/// Claims an execution; none once asked to stop. A claim under way is never abandoned: its answer may be
+/// an execution that nobody else will look after.
 async fn claim(context: &Context, shutdown: &Shutdown, ticket: u64) -> Option<Record> {
     let claimant = Claimant {
         worker: context.config.name.clone(),

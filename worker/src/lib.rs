@@ -86,7 +86,12 @@ pub async fn run(config: Config, store: SharedStore, shutdown: Shutdown) -> Resu
         queues,
         ..
     } = &context.config;
-    tracing::info!(worker = %name, slots, ?queues, store = context.store.engine(), "worker started");
+    let queues = if queues.is_empty() {
+        "*"
+    } else {
+        &queues.join(",")
+    };
+    tracing::info!(worker = %name, slots, queues, store = context.store.engine(), "worker started");
 
     let mut background = JoinSet::new();
     background.spawn(lease::keep(Arc::clone(&context), shutdown.drain.clone()));

@@ -49,8 +49,9 @@ pub struct Options {
 
 /// The engine.
 pub struct EmbeddedStore {
-    writer: Writer,
+    /// Closed before the writer, whose connection then tidies the files up as the last one.
     readers: Arc<Readers>,
+    writer: Writer,
     wakers: Wakers,
     retention: Duration,
     /// One for each worker that has asked for work.
