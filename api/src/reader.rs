@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use actix_web::web;
 use shared::id::{EventId, ExecutionId};
-use shared::store::Watch;
-use tokio::time::{Instant, sleep_until};
+use shared::store::{StoreError, Watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::State;
-use crate::feed::{Chunk, Follower};
+use crate::feed::{Chunk, Follower, Found};
 
 /// After a read that failed.
 const RETRY_DELAY: Duration = Duration::from_millis(250);
@@ -44,6 +44,10 @@ enum Phase {
     Near,
     /// There was nothing more when it was last read, and no notice has been taken since.
     AtEnd,
+    /// There has been nothing new for a heartbeat.
+    Checking,
+    /// The execution is no longer there.
+    Vanished,
     /// Nothing more will come.
     Done,
 }
@@ -76,23 +80,32 @@ impl LogReader {
         self.phase == Phase::Done
     }
 
-    /// What comes next; none at the end.
+    /// What comes next, a heartbeat if that takes long; none at the end.
     pub(crate) async fn next(&mut self) -> Option<Step> {
+        match timeout_at(self.heartbeat_at, self.find()).await {
+            Ok(step) => step,
+            Err(_) => Some(self.beat()),
+        }
+    }
+
+    /// What comes next, however long it takes. It may be dropped while it waits, and begun again.
+    async fn find(&mut self) -> Option<Step> {
         loop {
-            let read = match self.phase {
+            let result = match self.phase {
                 Phase::Done => return None,
-                Phase::CatchingUp => self.follower.catch_up(self.cursor).await,
-                Phase::Near => self.follower.next(self.cursor).await,
-                Phase::AtEnd if !self.follow => return None,
-                Phase::AtEnd => {
-                    if let Some(step) = self.wait().await {
-                        return step;
-                    }
-                    continue;
+                Phase::Vanished => {
+                    self.phase = Phase::Done;
+                    return Some(Step::Vanished);
                 }
+                Phase::AtEnd if !self.follow => return None,
+                Phase::AtEnd => self.wait().await?,
+                Phase::Checking => self.check().await,
+                Phase::CatchingUp => self.follower.catch_up(self.cursor).await.map(Some),
+                Phase::Near => self.follower.next(self.cursor).await.map(Some),
             };
-            match read {
-                Ok(found) => {
+            match result {
+                Ok(None) => {}
+                Ok(Some(found)) => {
                     self.phase = if found.is_end {
                         Phase::AtEnd
                     } else {
@@ -105,28 +118,29 @@ impl LogReader {
                 Err(error) => {
                     let error = shared::entry::chain(&error);
                     tracing::debug!(execution_id = %self.id, error, "failed to read a log, trying again");
-                    tokio::time::sleep(RETRY_DELAY).await;
                     self.phase = Phase::CatchingUp;
-                    if Instant::now() < self.heartbeat_at {
-                        continue;
-                    }
-                    return Some(self.beat());
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }
     }
 
-    /// Waits at the end of the log; none once there is something to be read.
-    async fn wait(&mut self) -> Option<Option<Step>> {
-        let ending = self.state.ending.clone();
+    /// Waits at the end of the log until there is something to be read; none if the server stops.
+    async fn wait(&mut self) -> Option<Result<Option<Found>, StoreError>> {
         tokio::select! {
-            () = self.watch.changed() => {
-                self.phase = Phase::Near;
-                None
-            }
-            () = ending.cancelled() => Some(None),
-            () = sleep_until(self.heartbeat_at) => Some(Some(self.look_around().await)),
+            () = self.watch.changed() => self.phase = Phase::Near,
+            () = self.state.ending.cancelled() => return None,
         }
+        Some(Ok(None))
+    }
+
+    /// A notice may have been lost, and the execution with its store: looks for itself.
+    async fn check(&mut self) -> Result<Option<Found>, StoreError> {
+        self.phase = match self.state.store.load(&self.id).await? {
+            Some(_) => Phase::CatchingUp,
+            None => Phase::Vanished,
+        };
+        Ok(None)
     }
 
     fn advance(&mut self, chunk: Arc<Chunk>) -> Step {
@@ -139,17 +153,10 @@ impl LogReader {
     }
 
     fn beat(&mut self) -> Step {
+        if self.phase == Phase::AtEnd {
+            self.phase = Phase::Checking;
+        }
         self.heartbeat_at = Instant::now() + self.state.config.heartbeat;
         Step::Heartbeat
-    }
-
-    /// A notice may have been lost, and the execution with its store: look for oneself.
-    async fn look_around(&mut self) -> Step {
-        self.phase = Phase::CatchingUp;
-        if let Ok(None) = self.state.store.load(&self.id).await {
-            self.phase = Phase::Done;
-            return Step::Vanished;
-        }
-        self.beat()
     }
 }
