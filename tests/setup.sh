@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# Installs what the tests need and this machine lacks: redis-server, from Debian's packages if that is possible.
+# Installs what the tests need and this machine lacks, from Debian's packages if that is possible:
+# redis-server, and openssl for the certificates of the TLS tests.
 set -euo pipefail
 
-if command -v redis-server >/dev/null; then
+missing=()
+for program in redis-server openssl; do
+    command -v "$program" >/dev/null || missing+=("$program")
+done
+if [ ${#missing[@]} -eq 0 ]; then
     exit 0
 fi
 
@@ -11,17 +16,17 @@ if [ "$(id -u)" -eq 0 ]; then
 elif sudo -n true 2>/dev/null; then
     as_root=(sudo -n)
 else
-    echo "setup: redis-server is missing; install it (Debian: sudo apt-get install redis-server) and try again" >&2
+    echo "setup: missing: ${missing[*]}; install them (Debian: sudo apt-get install ${missing[*]}) and try again" >&2
     exit 1
 fi
 
 if ! command -v apt-get >/dev/null; then
-    echo "setup: redis-server is missing and there is no apt-get; install Redis 7 or later and try again" >&2
+    echo "setup: missing: ${missing[*]}, and there is no apt-get; install them (Redis 7 or later) and try again" >&2
     exit 1
 fi
 
-echo "setup: installing redis-server from Debian's packages"
+echo "setup: installing ${missing[*]} from Debian's packages"
 "${as_root[@]}" apt-get update --quiet=2
 # The tests start servers of their own; the package's is not wanted.
 "${as_root[@]}" env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
-    apt-get install --quiet=2 --yes --no-install-recommends redis-server
+    apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}"
