@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use bytes::{Bytes, BytesMut};
 use shared::event::{self, Line};
 use shared::id::{EventId, ExecutionId};
+use shared::output::MAX_LINE_BYTES;
 use shared::store::{SharedStore, StoreError};
 
 /// Recent batches that a feed remembers.
@@ -19,9 +20,10 @@ const RECENT_BYTES: usize = 1 << 20;
 /// Bytes that all readers together may have in hand, roughly.
 const TOTAL_BYTES: usize = 64 << 20;
 const SMALLEST_BATCH_BYTES: usize = 32 << 10;
-const LARGEST_BATCH_BYTES: usize = 512 << 10;
-/// Lines that one read returns at most; each may have 64 KiB.
-const MOST_LINES: usize = 256;
+const LARGEST_BATCH_BYTES: usize = 256 << 10;
+/// Lines may turn out to be as long as they can be, after many short ones: then one read returns
+/// this many times its share at most.
+const LEEWAY: usize = 4;
 
 /// Lines that follow one another, ready to be sent.
 #[derive(Debug)]
@@ -143,8 +145,10 @@ impl Follower {
 
     fn found(&mut self, chunk: Arc<Chunk>, limit: usize) -> Found {
         let count = chunk.lines.len();
-        let line_bytes = chunk.ndjson.len().checked_div(count);
-        self.line_bytes = line_bytes.unwrap_or(self.line_bytes);
+        if count == limit {
+            // A few short lines, like those of the start, say nothing of what comes after them.
+            self.line_bytes = chunk.ndjson.len() / limit;
+        }
         Found {
             is_end: count < limit,
             chunk,
@@ -155,7 +159,8 @@ impl Follower {
     fn limit(&self) -> usize {
         let readers = self.readers.load(Ordering::Relaxed).max(1);
         let share = (TOTAL_BYTES / readers).clamp(SMALLEST_BATCH_BYTES, LARGEST_BATCH_BYTES);
-        (share / self.line_bytes.max(1)).clamp(1, MOST_LINES)
+        let most = (LEEWAY * share / MAX_LINE_BYTES).max(1);
+        (share / self.line_bytes.max(1)).clamp(1, most)
     }
 }
 
