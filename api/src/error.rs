@@ -61,6 +61,12 @@ pub(crate) enum ApiError {
     /// The execution is over.
     #[error("the execution has ended already")]
     AlreadyEnded,
+    /// Only a running execution can be paused.
+    #[error("the execution is not running, so it can be neither paused nor resumed")]
+    NotRunning,
+    /// Its end has been asked for.
+    #[error("the execution is being cancelled, so it cannot be paused")]
+    BeingCancelled,
     /// Others keep changing the execution.
     #[error("the execution is being changed by others; try again")]
     Contended,
@@ -113,6 +119,8 @@ impl ApiError {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::IdInUse => (StatusCode::CONFLICT, "id_in_use"),
             Self::AlreadyEnded => (StatusCode::CONFLICT, "already_ended"),
+            Self::NotRunning => (StatusCode::CONFLICT, "not_running"),
+            Self::BeingCancelled => (StatusCode::CONFLICT, "being_cancelled"),
             Self::Contended => (StatusCode::SERVICE_UNAVAILABLE, "contended"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
         }
@@ -181,11 +189,10 @@ impl From<ChangeError> for ApiError {
     fn from(error: ChangeError) -> Self {
         match error {
             ChangeError::Unknown => Self::UnknownExecution,
+            ChangeError::Refused(Refusal::NotRunning) => Self::NotRunning,
+            ChangeError::Refused(Refusal::CancelRequested) => Self::BeingCancelled,
             ChangeError::Refused(
-                Refusal::AlreadyEnded
-                | Refusal::NotQueued
-                | Refusal::NotRunning
-                | Refusal::StaleAttempt,
+                Refusal::AlreadyEnded | Refusal::NotQueued | Refusal::StaleAttempt,
             ) => Self::AlreadyEnded,
             ChangeError::LeaseHeld | ChangeError::Contended => Self::Contended,
             ChangeError::Store(error) => Self::Unavailable(error),

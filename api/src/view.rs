@@ -45,6 +45,8 @@ pub(crate) struct Snapshot {
     pub worker: Option<String>,
     /// Whether its end has been asked for and has not come yet.
     pub cancel_requested: bool,
+    /// Whether it has been asked to pause, and not to resume since.
+    pub paused: bool,
     /// When it was submitted.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -68,6 +70,11 @@ pub(crate) struct Snapshot {
     pub truncated: bool,
     /// Why it did not succeed, unless it simply exited.
     pub error: Option<Failure>,
+    /// How many of its processes were left, and were ended, when its leader had gone.
+    pub reaped: Option<u32>,
+    /// The last 4 KiB that it wrote to standard error, unless it succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stderr_tail: Option<String>,
 }
 
 /// One task of a list.
@@ -107,6 +114,7 @@ impl Snapshot {
                 progress: spec.is_task_list.then_some(running.progress),
                 worker: Some(running.worker.clone()),
                 cancel_requested: running.cancel_requested,
+                paused: running.paused,
                 started_at: Some(running.started_at),
                 ..blank
             },
@@ -122,6 +130,8 @@ impl Snapshot {
                 output_sha256: ended.outcome.output_sha256.clone(),
                 truncated: ended.outcome.truncated,
                 error: ended.outcome.error.clone(),
+                reaped: ended.outcome.reaped,
+                stderr_tail: ended.outcome.stderr_tail.clone(),
                 ..blank
             },
         }
@@ -151,6 +161,7 @@ impl Snapshot {
             max_attempts: spec.max_attempts,
             worker: None,
             cancel_requested: false,
+            paused: false,
             created_at: record.created_at,
             started_at: None,
             ended_at: None,
@@ -161,6 +172,8 @@ impl Snapshot {
             output_sha256: None,
             truncated: false,
             error: None,
+            reaped: None,
+            stderr_tail: None,
         }
     }
 }

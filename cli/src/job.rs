@@ -76,6 +76,7 @@ impl JobFlags {
         let id = self.id.unwrap_or_else(ExecutionId::generate);
         let limits = self.output_limit.map(|bytes| LimitsRequest {
             output_bytes: Some(bytes),
+            ..LimitsRequest::default()
         });
         let request = Request {
             execution_id: Some(id.to_string()),

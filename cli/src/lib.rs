@@ -73,6 +73,10 @@ enum Command {
 
 /// The program: flags, settings, the command.
 pub fn main() -> ExitCode {
+    // `serve` works as a worker too.
+    if let Some(code) = worker::guard::take_over() {
+        return code;
+    }
     // Refused only if there is a provider already, as in a test that calls this twice.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let matches = command().get_matches();

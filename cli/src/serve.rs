@@ -13,6 +13,8 @@ use shared::shutdown::Shutdown;
 use shared::store::open;
 use shared::{entry, telemetry};
 
+use worker::Exposure;
+
 use crate::output;
 
 /// Start a server on this machine: the API and a worker in one process
@@ -56,7 +58,10 @@ struct Config {
 
 impl Config {
     fn read(source: &Source) -> Result<Self, ConfigError> {
-        let api_and_worker = entry::all_of(api::Config::read(source), worker::Config::read(source));
+        let api_and_worker = entry::all_of(
+            api::Config::read(source),
+            worker::Config::read(source, Exposure::Person),
+        );
         let ((api, worker), store) = entry::all_of(api_and_worker, open::Config::any(source))?;
         Ok(Self { api, worker, store })
     }

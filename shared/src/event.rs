@@ -5,7 +5,7 @@
 //! lines apart without parsing them.
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::id::{EventId, ExecutionId};
 use crate::outcome::{Ending, Failure, Outcome};
@@ -166,6 +166,16 @@ impl Head {
         )
     }
 
+    /// All its processes stand still.
+    pub fn paused(self) -> Line {
+        self.line("paused", serde_json::json!({}))
+    }
+
+    /// They go on.
+    pub fn resumed(self) -> Line {
+        self.line("resumed", serde_json::json!({}))
+    }
+
     /// It goes back into its queue for another attempt.
     pub fn retry(self, attempts_left: u32, reason: &Failure) -> Line {
         self.line(
@@ -188,6 +198,7 @@ impl Head {
             output_bytes: Option<u64>,
             output_sha256: Option<&'a str>,
             truncated: bool,
+            reaped: Option<u32>,
         }
         self.line(
             "complete",
@@ -200,8 +211,33 @@ impl Head {
                 output_bytes: outcome.output_bytes,
                 output_sha256: outcome.output_sha256.as_deref(),
                 truncated: outcome.truncated,
+                reaped: outcome.reaped,
             },
         )
+    }
+}
+
+/// How the processes of a job are confined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sandbox {
+    /// Not at all: they may do what their user may.
+    #[default]
+    Off,
+    /// They read what their user may read, and write only to their own directories.
+    Workspace,
+    /// They do not even read anything but the system's programs.
+    Strict,
+}
+
+impl Sandbox {
+    /// The word as it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Workspace => "workspace",
+            Self::Strict => "strict",
+        }
     }
 }
 
@@ -213,7 +249,9 @@ pub struct Started<'a> {
     /// The worker that runs it.
     pub worker: &'a str,
     /// The process id on that worker's host.
-    pub pid: Option<u32>,
+    pub pid: u32,
+    /// How it is confined.
+    pub sandbox: Sandbox,
     /// Which task this is, in a list of tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<usize>,
@@ -286,12 +324,13 @@ mod tests {
         let started = Started {
             attempt: 1,
             worker: "w",
-            pid: Some(7),
+            pid: 7,
+            sandbox: Sandbox::Workspace,
             task: None,
         };
         assert_eq!(
             text(&head("1-1").started(&id, &started)),
-            "{\"id\":\"1-1\",\"type\":\"started\",\"ts\":\"2026-11-21T10:00:00.000Z\",\"execution_id\":\"x\",\"attempt\":1,\"worker\":\"w\",\"pid\":7}\n"
+            "{\"id\":\"1-1\",\"type\":\"started\",\"ts\":\"2026-11-21T10:00:00.000Z\",\"execution_id\":\"x\",\"attempt\":1,\"worker\":\"w\",\"pid\":7,\"sandbox\":\"workspace\"}\n"
         );
     }
 

@@ -118,7 +118,7 @@ fn is_done(state: &State, event: &Event) -> bool {
         (State::Running(running), Event::Progress { attempt, progress }) => {
             running.attempt == *attempt && running.progress == *progress
         }
-        (State::Queued(queued), Event::HandBack { attempt }) => queued.attempt == *attempt,
+        (State::Queued(queued), Event::HandBack { attempt, .. }) => queued.attempt == *attempt,
         _ => false,
     }
 }
@@ -204,7 +204,26 @@ fn lines_of(before: &Record, after: &State, event: &Event, first: EventId) -> Ve
 
 /// Asks for an execution's end: a queued one ends here and now, the worker of a running one is told.
 pub async fn cancel(store: &dyn Store, id: &ExecutionId) -> Result<Record, ChangeError> {
-    let record = change(store, id, &Event::RequestCancel).await?;
+    ask(store, id, &Event::RequestCancel, Action::Cancel).await
+}
+
+/// Asks for a running execution to be paused.
+pub async fn pause(store: &dyn Store, id: &ExecutionId) -> Result<Record, ChangeError> {
+    ask(store, id, &Event::RequestPause, Action::Pause).await
+}
+
+/// Asks for a paused execution to go on.
+pub async fn resume(store: &dyn Store, id: &ExecutionId) -> Result<Record, ChangeError> {
+    ask(store, id, &Event::RequestResume, Action::Resume).await
+}
+
+async fn ask(
+    store: &dyn Store,
+    id: &ExecutionId,
+    event: &Event,
+    action: Action,
+) -> Result<Record, ChangeError> {
+    let record = change(store, id, event).await?;
     if let Some(Running {
         worker, attempt, ..
     }) = record.running()
@@ -212,11 +231,11 @@ pub async fn cancel(store: &dyn Store, id: &ExecutionId) -> Result<Record, Chang
         let control = Control {
             id: id.clone(),
             attempt: *attempt,
-            action: Action::Cancel,
+            action,
         };
         // The request is durable by now: the worker hears of it at the latest when it renews.
         if let Err(error) = store.control(worker, &control).await {
-            tracing::warn!(execution_id = %id, %error, "failed to tell the worker of a cancel at once");
+            tracing::warn!(execution_id = %id, %error, ?action, "failed to tell the worker at once");
         }
     }
     Ok(record)

@@ -87,6 +87,12 @@ pub struct Outcome {
     pub truncated: bool,
     /// The reason, unless it simply exited.
     pub error: Option<Failure>,
+    /// How many of its processes were left when its leader had gone; none if nobody saw that.
+    #[serde(default)]
+    pub reaped: Option<u32>,
+    /// The last that it wrote to standard error, unless it succeeded.
+    #[serde(default)]
+    pub stderr_tail: Option<String>,
 }
 
 impl Outcome {
@@ -101,6 +107,8 @@ impl Outcome {
             output_sha256: None,
             truncated: false,
             error: error.into(),
+            reaped: None,
+            stderr_tail: None,
         }
     }
 }

@@ -50,6 +50,10 @@ pub struct Request {
     /// Seconds without any output after which the execution ends as `stalled`. Default: off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stall_timeout: Option<f64>,
+    /// Seconds between SIGTERM and SIGKILL when the execution is ended, 0 to 300. Default: the
+    /// worker's `CC_GRACE`, 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace: Option<f64>,
     /// Which queue it waits in, 1 to 64 characters out of `A-Za-z0-9._-`. Default: `default`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
@@ -75,6 +79,13 @@ pub struct Request {
     /// Ceilings for what the job may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsRequest>,
+    /// What happens at `limits.output_bytes`. Default: `truncate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_output_limit: Option<OnOutputLimit>,
+    /// Run it on a terminal of this size. Its output is then one stream, `stdout`, as a terminal
+    /// shows it: with `\\r\\n`, colours, and the echo of its input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tty: Option<TtyRequest>,
     /// The caller's own labels: at most 32, echoed back, and filters in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
@@ -93,7 +104,32 @@ pub struct TaskRequest {
     pub argv: Option<Vec<String>>,
 }
 
-/// Ceilings for what a job may use.
+/// What happens to a job that prints more than it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnOutputLimit {
+    /// It goes on; the rest of its output is read and discarded.
+    #[default]
+    Truncate,
+    /// It is ended, with the error code `output_limit`.
+    Kill,
+}
+
+/// The size of a terminal.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, expecting = "an object with `rows` and `cols`")]
+#[schema(example = json!({"rows": 24, "cols": 80}))]
+pub struct TtyRequest {
+    /// Lines, 1 to 1000. Default: 24.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<i64>,
+    /// Characters in a line, 1 to 1000. Default: 80.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cols: Option<i64>,
+}
+
+/// Ceilings for what a job may use. Reaching one ends the job as `failed`, with an error code that names
+/// it; only `output_bytes` and `open_files` do not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object of limits")]
 pub struct LimitsRequest {
@@ -101,6 +137,25 @@ pub struct LimitsRequest {
     /// says `truncated`. Default: 64 MiB (`CC_OUTPUT_BYTES`); at most 1 GiB (`CC_MAX_OUTPUT_BYTES`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<i64>,
+    /// Bytes of memory that its processes together may hold, at least 1 MiB; what is mapped from
+    /// files does not count. Measured ten times a second, and `memory_limit` ends it; a single
+    /// process that asks for 256 MiB more than this is refused by the kernel. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<i64>,
+    /// Seconds of processor time that its processes together may use; `cpu_limit` ends it. Default: no
+    /// limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<i64>,
+    /// How many processes it may have at a time; `process_limit` ends it. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<i64>,
+    /// Bytes of the largest file that a process may write; SIGXFSZ, and `file_size_limit`, end it.
+    /// Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<i64>,
+    /// How many descriptors a process may have open, at least 16. Default: the worker's own limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<i64>,
 }
 
 /// One thing that is wrong with a request.
@@ -217,10 +272,7 @@ mod tests {
     fn an_unknown_field_is_refused_by_name() {
         for (body, field) in [
             (r#"{"command":"x","prompt":"hi"}"#, "prompt"),
-            (
-                r#"{"command":"x","limits":{"memory_bytes":1}}"#,
-                "limits.memory_bytes",
-            ),
+            (r#"{"command":"x","limits":{"memory":1}}"#, "limits.memory"),
             (r#"{"tasks":[{"command":"x"},{"cmd":"y"}]}"#, "tasks[1].cmd"),
         ] {
             let problem = problem(body);

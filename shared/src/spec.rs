@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::request::{Problem, Request, TaskRequest};
+use crate::request::{LimitsRequest, OnOutputLimit, Problem, Request, TaskRequest, TtyRequest};
 
 /// The queue of a job that names none.
 pub const DEFAULT_QUEUE: &str = "default";
@@ -14,6 +14,11 @@ pub const MAX_WAIT_SECONDS: f64 = 300.0;
 const MAX_TASKS: usize = 1_000;
 const MAX_LABELS: usize = 32;
 const MAX_LABEL_BYTES: usize = 256;
+const MAX_GRACE_SECONDS: f64 = 300.0;
+const MAX_TERMINAL_SIZE: i64 = 1_000;
+const MIN_MEMORY_BYTES: i64 = 1 << 20;
+/// Fewer, and programs fail before they begin.
+const MIN_OPEN_FILES: i64 = 16;
 const MAX_ATTEMPTS: i64 = 100;
 const MAX_DELAY_SECONDS: f64 = 365.0 * 86_400.0;
 /// Linux refuses to execute anything with a longer argument (`MAX_ARG_STRLEN`).
@@ -50,6 +55,18 @@ pub struct Spec {
     pub stdin: Option<String>,
     /// How many bytes of output are kept.
     pub output_bytes: u64,
+    /// What happens when there are more.
+    #[serde(default)]
+    pub on_output_limit: OnOutputLimit,
+    /// From SIGTERM to SIGKILL, if not as long as the worker says.
+    #[serde(default)]
+    pub grace_ms: Option<u64>,
+    /// The terminal it runs on, if on one.
+    #[serde(default)]
+    pub tty: Option<TerminalSize>,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: Limits,
     /// The caller's labels.
     pub labels: BTreeMap<String, String>,
 }
@@ -72,6 +89,30 @@ impl Program {
             Self::Argv(argv) => argv.join(" "),
         }
     }
+}
+
+/// How large a terminal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub cols: u16,
+}
+
+/// What the processes of a job may use; none is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory of all of them.
+    pub memory_bytes: Option<u64>,
+    /// Processor time of all of them.
+    pub cpu_seconds: Option<u64>,
+    /// How many of them there may be.
+    pub processes: Option<u64>,
+    /// The largest file that one of them may write.
+    pub file_bytes: Option<u64>,
+    /// How many descriptors one of them may have.
+    pub open_files: Option<u64>,
 }
 
 /// Defaults and ceilings that the operator sets.
@@ -109,6 +150,7 @@ impl Spec {
             checker.seconds("wait", wait, 0.0, MAX_WAIT_SECONDS);
         }
         checker.only_with_tasks(&request);
+        let limits = request.limits.unwrap_or_default();
         let spec = Self {
             is_task_list,
             stop_on_failure: request.stop_on_failure.unwrap_or(true),
@@ -137,10 +179,13 @@ impl Spec {
             cwd: checker.cwd(request.cwd),
             env: checker.env(request.env.unwrap_or_default()),
             stdin: request.stdin,
-            output_bytes: checker.output_bytes(
-                request.limits.and_then(|limits| limits.output_bytes),
-                policy,
-            ),
+            output_bytes: checker.output_bytes(limits.output_bytes, policy),
+            on_output_limit: request.on_output_limit.unwrap_or_default(),
+            grace_ms: request
+                .grace
+                .map(|seconds| checker.seconds("grace", seconds, 0.0, MAX_GRACE_SECONDS)),
+            tty: request.tty.map(|tty| checker.tty(&tty)),
+            limits: checker.limits(&limits),
             labels: checker.labels(request.labels.unwrap_or_default()),
             tasks: checker.programs(request.command, request.argv, request.tasks),
         };
@@ -352,6 +397,31 @@ impl Checker {
                 );
                 0
             }
+        }
+    }
+
+    fn tty(&mut self, tty: &TtyRequest) -> TerminalSize {
+        TerminalSize {
+            rows: self.integer("tty.rows", tty.rows, 24, 1..=MAX_TERMINAL_SIZE),
+            cols: self.integer("tty.cols", tty.cols, 80, 1..=MAX_TERMINAL_SIZE),
+        }
+    }
+
+    fn limits(&mut self, limits: &LimitsRequest) -> Limits {
+        let mut at_least = |name: &str, given: Option<i64>, min: i64| {
+            let given = given?;
+            if given < min {
+                let field = format!("limits.{name}");
+                self.refuse(&field, format!("is at least {min}, not {given}"));
+            }
+            u64::try_from(given).ok()
+        };
+        Limits {
+            memory_bytes: at_least("memory_bytes", limits.memory_bytes, MIN_MEMORY_BYTES),
+            cpu_seconds: at_least("cpu_seconds", limits.cpu_seconds, 1),
+            processes: at_least("processes", limits.processes, 1),
+            file_bytes: at_least("file_bytes", limits.file_bytes, 0),
+            open_files: at_least("open_files", limits.open_files, MIN_OPEN_FILES),
         }
     }
 

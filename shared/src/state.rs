@@ -38,6 +38,9 @@ pub struct Running {
     /// Whether somebody has asked for its end.
     #[serde(default)]
     pub cancel_requested: bool,
+    /// Whether somebody has asked for it to be paused, and not to be resumed since.
+    #[serde(default)]
+    pub paused: bool,
     /// How its tasks are getting on.
     #[serde(default)]
     pub progress: Progress,
@@ -173,6 +176,10 @@ pub enum Event {
     },
     /// Somebody asks for its end.
     RequestCancel,
+    /// Somebody asks for it to be paused.
+    RequestPause,
+    /// Somebody asks for it to go on.
+    RequestResume,
     /// Its worker has come to the end of a task.
     Progress {
         /// The attempt that the worker is at.
@@ -189,16 +196,27 @@ pub enum Event {
         /// How it ended.
         outcome: Outcome,
     },
-    /// Its worker shuts down, has stopped it and gives it back.
+    /// Its worker has stopped it, for a reason that is not the execution's, and gives it back.
     HandBack {
         /// The attempt that the worker was at.
         attempt: u32,
+        /// That reason.
+        cause: Cause,
     },
     /// Its worker has not been heard of for longer than the lease.
     LapseLease {
         /// The attempt that the worker was at.
         attempt: u32,
     },
+}
+
+/// Why a worker gives an execution back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The worker shuts down.
+    Shutdown,
+    /// The process between the worker and the execution's was killed, and they with it.
+    GuardianLost,
 }
 
 /// Why an event cannot happen to an execution.
@@ -213,6 +231,9 @@ pub enum Refusal {
     /// The attempt is not the present one.
     #[error("the attempt has been superseded")]
     StaleAttempt,
+    /// It is about to end.
+    #[error("the execution is being cancelled")]
+    CancelRequested,
     /// It is over already.
     #[error("the execution has ended already")]
     AlreadyEnded,
@@ -239,6 +260,7 @@ fn apply_to_queued(queued: &Queued, event: &Event, now: Timestamp) -> Result<Sta
             worker: worker.clone(),
             started_at: now,
             cancel_requested: false,
+            paused: false,
             progress: Progress::default(),
         })),
         Event::RequestCancel => Ok(State::Ended(Ended {
@@ -253,7 +275,9 @@ fn apply_to_queued(queued: &Queued, event: &Event, now: Timestamp) -> Result<Sta
                 Failure::new("cancelled", "cancelled while it was queued"),
             ),
         })),
-        Event::Progress { .. }
+        Event::RequestPause
+        | Event::RequestResume
+        | Event::Progress { .. }
         | Event::Finish { .. }
         | Event::HandBack { .. }
         | Event::LapseLease { .. } => Err(Refusal::NotRunning),
@@ -279,6 +303,11 @@ fn apply_to_running(
             cancel_requested: true,
             ..running.clone()
         })),
+        Event::RequestPause if running.cancel_requested => Err(Refusal::CancelRequested),
+        Event::RequestPause | Event::RequestResume => Ok(State::Running(Running {
+            paused: *event == Event::RequestPause,
+            ..running.clone()
+        })),
         Event::Progress { attempt, progress } => of_this_attempt(attempt).map(|()| {
             State::Running(Running {
                 progress: *progress,
@@ -291,7 +320,7 @@ fn apply_to_running(
             outcome,
         } => of_this_attempt(attempt)
             .map(|()| State::Ended(running.end(*progress, outcome.clone(), now))),
-        Event::HandBack { attempt } | Event::LapseLease { attempt } => {
+        Event::HandBack { attempt, .. } | Event::LapseLease { attempt } => {
             of_this_attempt(attempt).map(|()| running.release(max_attempts, event, now))
         }
     }
@@ -304,6 +333,8 @@ fn apply_to_ended(ended: &Ended, event: &Event) -> Result<State, Refusal> {
         }
         Event::Claim { .. }
         | Event::RequestCancel
+        | Event::RequestPause
+        | Event::RequestResume
         | Event::Progress { .. }
         | Event::Finish { .. }
         | Event::HandBack { .. }
@@ -328,9 +359,19 @@ impl Running {
     /// Why an event takes the execution away from its worker, if it does.
     pub(crate) fn loss(&self, event: &Event) -> Option<Failure> {
         match event {
-            Event::HandBack { .. } => Some(Failure::new(
+            Event::HandBack {
+                cause: Cause::Shutdown,
+                ..
+            } => Some(Failure::new(
                 "worker_shutdown",
                 format!("worker {} shut down before it had ended", self.worker),
+            )),
+            Event::HandBack {
+                cause: Cause::GuardianLost,
+                ..
+            } => Some(Failure::new(
+                "guardian_lost",
+                format!("what guarded it on worker {} was killed", self.worker),
             )),
             Event::LapseLease { .. } => Some(Failure::new(
                 "worker_lost",
@@ -338,6 +379,8 @@ impl Running {
             )),
             Event::Claim { .. }
             | Event::RequestCancel
+            | Event::RequestPause
+            | Event::RequestResume
             | Event::Progress { .. }
             | Event::Finish { .. } => None,
         }

@@ -78,6 +78,10 @@ impl Site {
             let path = site.path(place).display().to_string();
             site.set(name, &path);
         }
+        // Jobs of a worker are confined, but they may leave traces for the test to find.
+        let all_of_it = site.directory.path().display().to_string();
+        site.set("CC_SANDBOX_WRITE", &all_of_it);
+        site.set("CC_ALLOWED_CWD", "/");
         site
     }
 

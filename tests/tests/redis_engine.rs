@@ -15,7 +15,7 @@ use shared::id::{EventId, ExecutionId};
 use shared::life::{cancel, change, change_as_holder};
 use shared::outcome::{Ending, Failure, Outcome};
 use shared::record::Record;
-use shared::state::{Event, Progress, Status};
+use shared::state::{Cause, Event, Progress, Status};
 use shared::store::redis::{Options, RedisStore};
 use shared::store::{AppendError, Claim, Claimant, Lease, Store, Submitted};
 
@@ -88,7 +88,10 @@ async fn nothing_is_left_behind_once_everything_is_removed() {
         while let Claim::Claimed(held) = store.claim(&claimant("w")).await.expect("claims") {
             claimed += 1;
             if held.state.attempt() == 1 {
-                let hand_back = Event::HandBack { attempt: 1 };
+                let hand_back = Event::HandBack {
+                    attempt: 1,
+                    cause: Cause::Shutdown,
+                };
                 change(&store, &held.id, &hand_back)
                     .await
                     .expect("is handed back");
@@ -361,7 +364,10 @@ async fn a_claim_whose_answer_was_lost_is_answered_again() {
         of_another.worker = "v".to_owned();
         let others = claim(of_another).await.expect("something waits");
         assert_ne!(others.id, first.id, "tickets are a worker's own");
-        let hand_back = Event::HandBack { attempt: 1 };
+        let hand_back = Event::HandBack {
+            attempt: 1,
+            cause: Cause::Shutdown,
+        };
         change(&store, &first.id, &hand_back)
             .await
             .expect("is handed back");

@@ -27,6 +27,8 @@ pub(crate) struct Ended<'a> {
     pub(crate) record: Record,
     pub(crate) progress: Progress,
     pub(crate) verdict: Verdict,
+    /// How many processes were left when their leader had gone.
+    pub(crate) reaped: u32,
 }
 
 impl Ended<'_> {
@@ -41,7 +43,10 @@ impl Ended<'_> {
             return;
         }
         let event = match &self.verdict {
-            Verdict::Stopped(Stop::HandBack, _) => Event::HandBack { attempt },
+            Verdict::Stopped(Stop::HandBack(cause), _) => Event::HandBack {
+                attempt,
+                cause: *cause,
+            },
             Verdict::Exited(_) | Verdict::Rejected(_) | Verdict::Stopped(..) => Event::Finish {
                 attempt,
                 progress: self.progress,
@@ -54,12 +59,15 @@ impl Ended<'_> {
         };
         if let Some(record) = persist(self.context, &self.record, &event, lines).await {
             let status = record.state.status().as_str();
-            tracing::info!(execution_id = %id, attempt, status, output_bytes = published.output_bytes, "ended");
+            let (reaped, output_bytes) = (self.reaped, published.output_bytes);
+            tracing::info!(execution_id = %id, attempt, status, output_bytes, reaped, "ended");
         }
     }
 
     fn outcome(&self, published: &Published, duration_ms: u64) -> Outcome {
         let exit = self.verdict.exit();
+        let stderr_tail = published.stderr_tail.as_str();
+        let has_tail = !self.verdict.is_success() && !stderr_tail.is_empty();
         Outcome {
             ending: self.verdict.ending(),
             exit_code: exit.and_then(Exit::code),
@@ -68,7 +76,9 @@ impl Ended<'_> {
             output_bytes: Some(published.output_bytes),
             output_sha256: Some(published.output_sha256.clone()),
             truncated: published.truncated,
-            error: self.verdict.failure(&self.record.spec),
+            error: self.verdict.failure(&self.record.spec, stderr_tail),
+            reaped: Some(self.reaped),
+            stderr_tail: has_tail.then(|| stderr_tail.to_owned()),
         }
     }
 }

@@ -7,6 +7,9 @@ use std::time::Duration;
 use shared::config::{ConfigError, Reader, Setting, Source};
 use shared::spec::is_queue_name;
 
+pub use crate::confinement::Exposure;
+use crate::confinement::{self, Confinement};
+
 /// All settings of the worker.
 pub const SETTINGS: &[Setting] = &[
     SLOTS,
@@ -19,6 +22,13 @@ pub const SETTINGS: &[Setting] = &[
     SHELL,
     ENV_ALLOW,
     WORKSPACE_DIR,
+    confinement::ALLOWED_CWD,
+    confinement::SANDBOX,
+    confinement::SANDBOX_REQUIRED,
+    confinement::SANDBOX_WRITE,
+    confinement::SANDBOX_READ,
+    confinement::RUN_AS,
+    confinement::CGROUP,
 ];
 
 const SLOTS: Setting = Setting::new(
@@ -39,7 +49,7 @@ const LEASE: Setting = Setting::new(
 const GRACE: Setting = Setting::new(
     "CC_GRACE",
     "5",
-    "Seconds between SIGTERM and SIGKILL when an execution is ended",
+    "Seconds between SIGTERM and SIGKILL when an execution is ended that names no `grace`",
 );
 const DRAIN_GRACE: Setting = Setting::new(
     "CC_DRAIN_GRACE",
@@ -93,11 +103,13 @@ pub struct Config {
     pub environment: BTreeMap<String, String>,
     /// Where working directories are made.
     pub workspace_dir: PathBuf,
+    /// What jobs may do.
+    pub(crate) confinement: Confinement,
 }
 
 impl Config {
-    /// Reads the settings.
-    pub fn read(source: &Source) -> Result<Self, ConfigError> {
+    /// Reads the settings. Who reaches the worker decides on some defaults.
+    pub fn read(source: &Source, exposure: Exposure) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(source);
         let host = host_name();
         let shell: PathBuf = reader.value(&SHELL);
@@ -118,6 +130,7 @@ impl Config {
             grace: reader.value(&GRACE),
             drain_grace: reader.value(&DRAIN_GRACE),
             drain_timeout: reader.value(&DRAIN_TIMEOUT),
+            confinement: Confinement::read(&mut reader, exposure),
             environment: visible_environment(source, &allowed),
             workspace_dir: reader
                 .optional(&WORKSPACE_DIR)
@@ -125,7 +138,20 @@ impl Config {
             host,
             shell,
         };
-        reader.finish(config)
+        reader.finish(config.with_home_of_user())
+    }
+}
+
+impl Config {
+    /// Jobs that run as another user are at home where that user is.
+    fn with_home_of_user(mut self) -> Self {
+        let user = self.confinement.user.as_ref();
+        if let Some((name, home)) = user.and_then(|user| user.home.clone()) {
+            let home = home.display().to_string();
+            self.environment.insert("USER".to_owned(), name);
+            self.environment.insert("HOME".to_owned(), home);
+        }
+        self
     }
 }
 
@@ -188,7 +214,7 @@ mod tests {
             ("MY_TOKEN", "named"),
             ("CC_ENV_ALLOW", "MY_TOKEN"),
         ]);
-        let config = Config::read(&source).expect("is right");
+        let config = Config::read(&source, Exposure::Deployment).expect("is right");
         let names: Vec<&str> = config.environment.keys().map(String::as_str).collect();
         assert_eq!(names, ["LC_ALL", "MY_TOKEN", "PATH"]);
     }
@@ -201,7 +227,7 @@ mod tests {
             ("CC_SHELL", "sh"),
             ("CC_LEASE", "x"),
         ]);
-        let error = Config::read(&source).expect_err("is refused");
+        let error = Config::read(&source, Exposure::Deployment).expect_err("is refused");
         assert_eq!(error.0.len(), 4, "{error}");
     }
 }

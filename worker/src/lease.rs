@@ -8,6 +8,7 @@ use std::time::Duration;
 use shared::id::ExecutionId;
 use shared::store::{Action, Control, Lease, Renewal, StoreError, WorkerInfo};
 use shared::time::Timestamp;
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,25 @@ pub(crate) struct Orders {
     pub(crate) cancel: CancellationToken,
     /// The lease is lost: kill at once, write nothing more.
     pub(crate) lost: CancellationToken,
+    /// Whether the execution is to stand still.
+    pub(crate) pause: watch::Sender<bool>,
+}
+
+impl Orders {
+    fn set_paused(&self, is_paused: bool) {
+        self.pause
+            .send_if_modified(|paused| std::mem::replace(paused, is_paused) != is_paused);
+    }
+
+    /// Returns once the execution is to stand still, or is to go on.
+    pub(crate) async fn pause_is(&self, wanted: bool) {
+        // The sender lives as long as this borrow of it.
+        let _ = self
+            .pause
+            .subscribe()
+            .wait_for(|paused| *paused == wanted)
+            .await;
+    }
 }
 
 /// The leases that this worker holds.
@@ -69,9 +89,13 @@ impl Leases {
         let Some((lease, orders)) = held.get(&control.id) else {
             return;
         };
+        if lease.attempt != control.attempt {
+            return;
+        }
         match control.action {
-            Action::Cancel if lease.attempt == control.attempt => orders.cancel.cancel(),
-            Action::Cancel => {}
+            Action::Cancel => orders.cancel.cancel(),
+            Action::Pause => orders.set_paused(true),
+            Action::Resume => orders.set_paused(false),
         }
     }
 
@@ -138,7 +162,8 @@ async fn renew(context: &Context, is_draining: bool) -> Result<(), StoreError> {
     let renewals = context.store.renew(&leases, context.config.lease).await?;
     for ((lease, orders), renewal) in held.iter().zip(renewals) {
         match renewal {
-            Renewal::Renewed => {}
+            Renewal::Renewed => orders.set_paused(false),
+            Renewal::PauseRequested => orders.set_paused(true),
             Renewal::CancelRequested => orders.cancel.cancel(),
             Renewal::Lost => {
                 // It may simply have ended between the question and the answer.
@@ -174,11 +199,13 @@ async fn announce(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Exposure;
     use shared::config::Source;
 
     #[test]
     fn an_order_for_another_attempt_is_not_obeyed() {
-        let leases = Leases::new(&Config::read(&Source::default()).expect("has defaults"));
+        let leases =
+            Leases::new(&Config::read(&Source::default(), Exposure::Person).expect("has defaults"));
         let id: ExecutionId = "x".parse().expect("is an id");
         let lease = Lease {
             id: id.clone(),

@@ -15,10 +15,13 @@
 //! Asked to stop, the dispatcher claims nothing more and waits for its supervisors; those that take
 //! longer than the drain timeout end their processes and hand their executions back.
 
+mod claim;
 mod conclusion;
 pub mod config;
+mod confinement;
 mod dispatcher;
 mod execution;
+pub mod guard;
 mod lease;
 mod process;
 mod publisher;
@@ -31,20 +34,25 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use shared::shutdown::Shutdown;
-use shared::store::{SharedStore, StoreError, open};
+use shared::store::{SharedStore, open};
 use shared::{entry, telemetry};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use config::Config;
+pub use config::{Config, Exposure};
 
+use crate::confinement::Unconfined;
 use crate::lease::Leases;
+use crate::process::shims::Shims;
+use crate::workspace::Workspaces;
 
 /// What all tasks of a worker share.
 struct Context {
     config: Config,
     store: SharedStore,
     leases: Leases,
+    shims: Shims,
+    workspaces: Workspaces,
     /// End what runs and hand it back: the drain timeout is over.
     hand_back: CancellationToken,
     /// The same, without grace.
@@ -53,13 +61,19 @@ struct Context {
 
 /// The program: flags, settings, signals, [`run`].
 pub fn main() -> ExitCode {
+    if let Some(code) = guard::take_over() {
+        return code;
+    }
     let command = clap::Command::new("cc-executor-worker")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Claims jobs from Redis and supervises their processes.")
         .after_help("Stops on SIGTERM once its jobs have ended or CC_DRAIN_TIMEOUT is over; a second SIGTERM stops it at once.");
     let settings = [open::REDIS_SETTINGS, config::SETTINGS, telemetry::SETTINGS];
     let source = entry::source(command, &settings);
-    let config = entry::all_of(open::Config::redis(&source), Config::read(&source));
+    let config = entry::all_of(
+        open::Config::redis(&source),
+        Config::read(&source, Exposure::Deployment),
+    );
     entry::serve(
         "cc-executor-worker",
         &source,
@@ -72,9 +86,18 @@ pub fn main() -> ExitCode {
 }
 
 /// Works until asked to stop.
-pub async fn run(config: Config, store: SharedStore, shutdown: Shutdown) -> Result<(), StoreError> {
+pub async fn run(
+    mut config: Config,
+    store: SharedStore,
+    shutdown: Shutdown,
+) -> Result<(), WorkError> {
+    config.confinement = config.confinement.possible_here()?;
+    let workspaces = Workspaces::create(&config.workspace_dir);
+    let shims = Shims::new(&config.confinement.cgroup);
     let context = Arc::new(Context {
         leases: Leases::new(&config),
+        workspaces: workspaces.map_err(WorkError::Workspaces)?,
+        shims: shims.map_err(WorkError::Processes)?,
         config,
         store,
         hand_back: CancellationToken::new(),
@@ -91,11 +114,16 @@ pub async fn run(config: Config, store: SharedStore, shutdown: Shutdown) -> Resu
     } else {
         &queues.join(",")
     };
-    tracing::info!(worker = %name, slots, queues, store = context.store.engine(), "worker started");
+    let (sandbox, kill) = (
+        context.config.confinement.sandbox.as_str(),
+        context.shims.mechanism(),
+    );
+    tracing::info!(worker = %name, slots, queues, sandbox, kill, store = context.store.engine(), "worker started");
 
     let mut background = JoinSet::new();
     background.spawn(lease::keep(Arc::clone(&context), shutdown.drain.clone()));
     background.spawn(recovery::run(Arc::clone(&context)));
+    background.spawn(look_after_children(Arc::clone(&context)));
     dispatcher::run(&context, &shutdown).await;
     background.shutdown().await;
 
@@ -104,4 +132,24 @@ pub async fn run(config: Config, store: SharedStore, shutdown: Shutdown) -> Resu
     }
     tracing::info!(worker = %name, "worker stopped");
     Ok(())
+}
+
+async fn look_after_children(context: Arc<Context>) {
+    if let Err(error) = context.shims.look_after().await {
+        tracing::error!(%error, "failed to look after the guardian");
+    }
+}
+
+/// Why a worker cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// The kernel cannot do what is required of it.
+    #[error(transparent)]
+    Unconfined(#[from] Unconfined),
+    /// There is no place for working directories.
+    #[error("make the directory of working directories, CC_WORKSPACE_DIR")]
+    Workspaces(#[source] std::io::Error),
+    /// Processes cannot be looked after.
+    #[error("get ready to look after processes")]
+    Processes(#[source] std::io::Error),
 }

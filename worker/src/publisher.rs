@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use shared::event::{Head, Line, Started, Stream, TaskComplete};
+use shared::event::{Head, Line, Sandbox, Started, Stream, TaskComplete};
 use shared::id::EventId;
 use shared::outcome::Failure;
 use shared::output::{Cutter, More, Piece};
@@ -27,10 +27,11 @@ const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Item {
     /// A process has started.
-    Started {
-        pid: Option<u32>,
-        task: Option<usize>,
-    },
+    Started { pid: u32, task: Option<usize> },
+    /// All its processes stand still.
+    Paused,
+    /// They go on.
+    Resumed,
     /// A process has written something.
     Output {
         stream: Stream,
@@ -69,6 +70,8 @@ pub(crate) struct Published {
     pub(crate) output_bytes: u64,
     pub(crate) output_sha256: String,
     pub(crate) truncated: bool,
+    /// The last of standard error.
+    pub(crate) stderr_tail: String,
 }
 
 /// Writes one attempt's lines.
@@ -76,6 +79,10 @@ pub(crate) struct Publisher {
     pub(crate) store: SharedStore,
     pub(crate) lease: Lease,
     pub(crate) output_limit: u64,
+    /// How the processes are confined.
+    pub(crate) sandbox: Sandbox,
+    /// Set off when there is more output than the limit.
+    pub(crate) over_limit: CancellationToken,
     /// Set off when the store says that the lease is lost.
     pub(crate) lost: CancellationToken,
     /// Once set off, a store that fails is not waited for.
@@ -90,7 +97,7 @@ impl Publisher {
     }
 
     async fn run(self, mut receiver: mpsc::Receiver<Item>) -> Published {
-        let mut encoder = Encoder::new(&self.lease, self.output_limit);
+        let mut encoder = Encoder::new(&self.lease, self.output_limit, self.sandbox);
         let mut items = Vec::with_capacity(BACKLOG);
         while receiver.recv_many(&mut items, BACKLOG).await > 0 {
             if self.lost.is_cancelled() {
@@ -98,6 +105,9 @@ impl Publisher {
                 continue;
             }
             let lines = encoder.encode(&mut items);
+            if encoder.truncated {
+                self.over_limit.cancel();
+            }
             if receiver.is_closed() && receiver.is_empty() {
                 return encoder.finish(lines);
             }
@@ -145,10 +155,12 @@ struct Encoder {
     output_bytes: u64,
     hash: Sha256,
     truncated: bool,
+    sandbox: Sandbox,
+    stderr_tail: Tail,
 }
 
 impl Encoder {
-    fn new(lease: &Lease, output_limit: u64) -> Self {
+    fn new(lease: &Lease, output_limit: u64, sandbox: Sandbox) -> Self {
         Self {
             worker: lease.worker.clone(),
             execution_id: lease.id.clone(),
@@ -162,6 +174,8 @@ impl Encoder {
             output_bytes: 0,
             hash: Sha256::new(),
             truncated: false,
+            sandbox,
+            stderr_tail: Tail::default(),
         }
     }
 
@@ -176,6 +190,7 @@ impl Encoder {
             output_bytes: self.output_bytes,
             output_sha256,
             truncated: self.truncated,
+            stderr_tail: self.stderr_tail.text(),
         }
     }
 
@@ -204,10 +219,13 @@ impl Encoder {
                         attempt: head.id.attempt,
                         worker: &self.worker,
                         pid,
+                        sandbox: self.sandbox,
                         task,
                     };
                     lines.push(head.started(&self.execution_id, &started));
                 }
+                Item::Paused => lines.push(self.head(at).paused()),
+                Item::Resumed => lines.push(self.head(at).resumed()),
                 Item::Error { task, failure } => lines.push(self.head(at).error(task, &failure)),
                 Item::TaskComplete(task) => lines.push(self.head(at).task_complete(&task)),
             }
@@ -216,6 +234,9 @@ impl Encoder {
     }
 
     fn take_in(&mut self, stream: Stream, bytes: &[u8]) {
+        if stream == Stream::Stderr {
+            self.stderr_tail.push(bytes);
+        }
         let room = self.output_limit - self.output_bytes;
         let kept = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
         self.truncated |= kept < bytes.len();
@@ -253,5 +274,44 @@ impl Encoder {
         let id = self.next_id;
         self.next_id = id.next();
         Head { id, at }
+    }
+}
+
+/// The last of a stream.
+#[derive(Debug, Default)]
+struct Tail(Vec<u8>);
+
+impl Tail {
+    const MOST_BYTES: usize = 4 * 1024;
+
+    fn push(&mut self, bytes: &[u8]) {
+        let kept = &bytes[bytes.len().saturating_sub(Self::MOST_BYTES)..];
+        let excess = (self.0.len() + kept.len()).saturating_sub(Self::MOST_BYTES);
+        self.0.drain(..excess);
+        self.0.extend_from_slice(kept);
+    }
+
+    /// As text, beginning with a whole character; what is no text is shown as such.
+    fn text(&self) -> String {
+        let is_continuation = |byte: &&u8| (0x80..0xc0).contains(*byte);
+        let cut = self.0.iter().take_while(is_continuation).count();
+        String::from_utf8_lossy(&self.0[cut..]).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_is_the_last_and_begins_with_a_whole_character() {
+        let mut tail = Tail::default();
+        tail.push("ž".repeat(3_000).as_bytes());
+        tail.push(b"x");
+        let text = tail.text();
+        assert_eq!(text.len(), 4_095, "half a character is left out");
+        assert!(text.starts_with('ž') && text.ends_with("žx"));
+        tail.push(&[b'y'; 10_000]);
+        assert_eq!(tail.text(), "y".repeat(4_096));
     }
 }

@@ -1,8 +1,9 @@
-//! `DELETE /executions/{id}` and `POST /executions/{id}/control`: having an execution ended.
+//! `DELETE /executions/{id}` and `POST /executions/{id}/control`: having an execution ended, paused, resumed.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
-use shared::id::ExecutionId;
+use shared::life;
+use shared::record::Record;
 use shared::request::Problem;
 use shared::state::State as Phase;
 use utoipa::ToSchema;
@@ -25,8 +26,12 @@ pub(crate) struct Control {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Action {
-    /// End it: SIGTERM, a grace, SIGKILL.
+    /// End it, with all its processes: SIGTERM, a grace, SIGKILL.
     Cancel,
+    /// Let all its processes stand still; its timeouts do too.
+    Pause,
+    /// Let them go on.
+    Resume,
 }
 
 /// Cancel an execution.
@@ -50,20 +55,24 @@ pub(crate) async fn delete(
     path: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     Params::read(&http, &[])?;
-    cancel(&state, &execution_id(&path)?).await
+    let record = life::cancel(state.store.as_ref(), &execution_id(&path)?).await?;
+    Ok(answer(&record))
 }
 
-/// Control an execution.
+/// Cancel, pause or resume an execution.
+///
+/// The worker of a running one is told (202); the log says when it has obeyed. Asking twice is as good as
+/// asking once. Only a running execution can be paused or resumed.
 #[utoipa::path(
     post, path = "/executions/{id}/control", tag = "executions",
     params(("id" = String, Path, description = "The execution")),
     request_body = Control,
     responses(
         (status = 200, description = "It has ended as cancelled", body = Snapshot),
-        (status = 202, description = "Its worker has been asked to end it", body = Snapshot),
+        (status = 202, description = "Its worker has been told", body = Snapshot),
         (status = 400, description = "The action is not known", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "There is no such execution", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "It has ended otherwise already", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "It has ended otherwise already, or is not in a state for this", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The store cannot be reached", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -79,19 +88,22 @@ pub(crate) async fn control(
     let control: Control = serde_json::from_slice(&body).map_err(|error| {
         ApiError::Invalid(vec![Problem::invalid(
             "action",
-            format!("the body is {{\"action\": \"cancel\"}}: {error}"),
+            format!("the body is {{\"action\": \"cancel\"}}, or `pause`, or `resume`: {error}"),
         )])
     })?;
-    match control.action {
-        Action::Cancel => cancel(&state, &id).await,
-    }
+    let store = state.store.as_ref();
+    let record = match control.action {
+        Action::Cancel => life::cancel(store, &id).await?,
+        Action::Pause => life::pause(store, &id).await?,
+        Action::Resume => life::resume(store, &id).await?,
+    };
+    Ok(answer(&record))
 }
 
-async fn cancel(state: &State, id: &ExecutionId) -> Result<HttpResponse, ApiError> {
-    let record = shared::life::cancel(state.store.as_ref(), id).await?;
+fn answer(record: &Record) -> HttpResponse {
     let mut response = match record.state {
         Phase::Queued(_) | Phase::Running(_) => HttpResponse::Accepted(),
         Phase::Ended(_) => HttpResponse::Ok(),
     };
-    Ok(response.json(Snapshot::of(&record)))
+    response.json(Snapshot::of(record))
 }

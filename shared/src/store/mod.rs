@@ -99,6 +99,8 @@ pub enum Renewal {
     Renewed,
     /// It holds again, and somebody has asked for the execution's end.
     CancelRequested,
+    /// It holds again, and the execution is to stand still.
+    PauseRequested,
     /// Somebody else has the execution, or it is over: stop at once and write nothing more.
     Lost,
 }
@@ -264,6 +266,10 @@ pub struct Control {
 pub enum Action {
     /// End it.
     Cancel,
+    /// Let it stand still.
+    Pause,
+    /// Let it go on.
+    Resume,
 }
 
 /// Why a store could not do what it was asked to.

@@ -41,7 +41,6 @@ async fn everything_in_the_process_group_ends_with_a_timeout(site: Site) {
 }
 
 #[tokio::test]
-#[ignore = "the worker ends the process group; what has left it with setsid lives on"]
 async fn what_has_left_the_process_group_ends_too() {
     let server = crate::on_redis().with(&[("CC_GRACE", "0.2")]).run().await;
     let mut job = family("setsid");
@@ -51,7 +50,6 @@ async fn what_has_left_the_process_group_ends_too() {
 }
 
 #[tokio::test]
-#[ignore = "nobody ends the processes of a worker that was killed"]
 async fn the_processes_of_a_worker_that_dies_end_with_it() {
     let mut server = crate::on_redis().run().await;
     let mut stream = server.execute(&family("")).await;

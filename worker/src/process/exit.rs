@@ -1,12 +1,11 @@
 //! How a process ended, from what `wait(2)` says.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
-
 use nix::sys::signal::Signal;
+use rustix::process::WaitStatus;
+use serde::{Deserialize, Serialize};
 
 /// How a process ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Exit {
     /// It exited with this code.
     Code(i32),
@@ -15,13 +14,22 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    pub(crate) fn of(status: ExitStatus) -> Self {
-        match (status.code(), status.signal()) {
+    pub(crate) fn of(status: WaitStatus) -> Self {
+        Self::from_parts(status.exit_status(), status.terminating_signal())
+    }
+
+    fn from_parts(code: Option<i32>, signal: Option<i32>) -> Self {
+        match (code, signal) {
             (Some(code), _) => Self::Code(code),
             (None, Some(number)) => Self::Signal(name(number)),
             // Only a stopped process has neither, and nobody waits for that.
-            (None, None) => Self::Signal("unknown".to_owned()),
+            (None, None) => Self::unknown(),
         }
+    }
+
+    /// Nobody saw it.
+    pub(crate) fn unknown() -> Self {
+        Self::Signal("unknown".to_owned())
     }
 
     pub(crate) fn code(&self) -> Option<i32> {
@@ -52,14 +60,10 @@ mod tests {
 
     #[test]
     fn codes_and_signals_are_told_apart() {
-        assert_eq!(Exit::of(ExitStatus::from_raw(3 << 8)), Exit::Code(3));
-        assert_eq!(
-            Exit::of(ExitStatus::from_raw(9)),
-            Exit::Signal("SIGKILL".to_owned())
-        );
-        assert_eq!(
-            Exit::of(ExitStatus::from_raw(40)),
-            Exit::Signal("signal 40".to_owned())
-        );
+        assert_eq!(Exit::from_parts(Some(3), None), Exit::Code(3));
+        let killed = Exit::Signal("SIGKILL".to_owned());
+        assert_eq!(Exit::from_parts(None, Some(9)), killed);
+        let real_time = Exit::Signal("signal 40".to_owned());
+        assert_eq!(Exit::from_parts(None, Some(40)), real_time);
     }
 }

@@ -2,5 +2,6 @@
 
 pub(crate) mod exit;
 pub(crate) mod pipes;
+pub(crate) mod shims;
 pub(crate) mod spawn;
-pub(crate) mod tree;
+pub(crate) mod terminal;

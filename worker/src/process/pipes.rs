@@ -8,8 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use shared::event::Stream;
 use shared::output::More;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::ChildStdin;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +38,8 @@ impl Activity {
         })
     }
 
-    fn touch(&self) {
+    /// Now.
+    pub(crate) fn touch(&self) {
         let elapsed = u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_ms.store(elapsed, Ordering::Relaxed);
     }
@@ -155,9 +155,9 @@ impl<R: AsyncRead + Unpin> Pump<R> {
 }
 
 /// Writes a process's input and closes it. The process need not read it.
-pub(crate) async fn feed(mut stdin: ChildStdin, text: String) {
+pub(crate) async fn feed(mut stdin: impl AsyncWrite + Unpin, bytes: impl AsRef<[u8]>) {
     // A process that has closed its input, or has gone, did not want the rest.
-    if stdin.write_all(text.as_bytes()).await.is_ok() {
+    if stdin.write_all(bytes.as_ref()).await.is_ok() {
         let _ = stdin.shutdown().await;
     }
 }

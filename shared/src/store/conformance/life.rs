@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::Bench;
 use super::scene::{Scene, event_id, finish, lease, output, soon};
 use crate::life::{ChangeError, cancel, change_as_holder};
-use crate::state::{Event, Refusal, State, Status};
+use crate::state::{Cause, Event, Refusal, State, Status};
 use crate::store::{Action, Commit, CommitError, Control, Renewal};
 
 pub async fn the_lines_of_each_change_follow_the_rule_of_ids(bench: &dyn Bench) {
@@ -131,7 +131,10 @@ pub async fn a_finish_that_is_repeated_changes_nothing(bench: &dyn Bench) {
 pub async fn a_hand_back_that_is_repeated_changes_nothing(bench: &dyn Bench) {
     let scene = Scene::new(bench).await;
     let held = scene.start("x", "w", 2).await;
-    let event = Event::HandBack { attempt: 1 };
+    let event = Event::HandBack {
+        attempt: 1,
+        cause: Cause::Shutdown,
+    };
     for _ in 0..2 {
         let tried = change_as_holder(scene.store.as_ref(), &held, &event, &[], event_id(1, 1));
         assert_eq!(

@@ -10,7 +10,7 @@ use super::scene::{LONG, Scene, soon};
 use crate::id::ExecutionId;
 use crate::record::Record;
 use crate::spec::DEFAULT_QUEUE;
-use crate::state::Event;
+use crate::state::{Cause, Event};
 use crate::store::{Claim, QueueInfo};
 
 async fn claim_all(scene: &Scene) -> Vec<Record> {
@@ -48,7 +48,10 @@ pub async fn an_execution_that_is_handed_back_keeps_its_place(bench: &dyn Bench)
             .await;
     }
     let first = scene.claim("w").await;
-    let hand_back = Event::HandBack { attempt: 1 };
+    let hand_back = Event::HandBack {
+        attempt: 1,
+        cause: Cause::Shutdown,
+    };
     scene
         .change(&first.id, &hand_back)
         .await
@@ -240,7 +243,10 @@ pub async fn whoever_waits_for_work_is_woken(bench: &dyn Bench) {
     .await;
     let held = scene.claim("w").await;
     wake_with(&scene, &[], |scene| async move {
-        let hand_back = Event::HandBack { attempt: 1 };
+        let hand_back = Event::HandBack {
+            attempt: 1,
+            cause: Cause::Shutdown,
+        };
         scene
             .change(&held.id, &hand_back)
             .await

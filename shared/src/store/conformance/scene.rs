@@ -206,6 +206,8 @@ pub(super) fn success() -> Outcome {
         output_sha256: Some("e3b0".to_owned()),
         truncated: false,
         error: None,
+        reaped: Some(0),
+        stderr_tail: None,
     }
 }
 

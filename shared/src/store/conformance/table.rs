@@ -5,7 +5,7 @@ use super::scene::{Scene, event_id, finish, success};
 use crate::life::{ChangeError, change_as_holder};
 use crate::outcome::{Ending, Failure, Outcome};
 use crate::record::Record;
-use crate::state::{Ended, Event, Progress, Refusal, Running, State, apply};
+use crate::state::{Cause, Ended, Event, Progress, Refusal, Running, State, apply};
 use crate::time::Timestamp;
 
 /// A state in which an execution of two attempts can be.
@@ -82,6 +82,8 @@ fn events(attempt: u32) -> Vec<Event> {
             worker: "a \"third\" worker".to_owned(),
         },
         Event::RequestCancel,
+        Event::RequestPause,
+        Event::RequestResume,
     ];
     for attempt in attempt.saturating_sub(1)..=attempt + 1 {
         let progress = Progress {
@@ -96,7 +98,10 @@ fn events(attempt: u32) -> Vec<Event> {
                 progress,
                 outcome: Outcome::unseen(Ending::TimedOut, 1_000, failure),
             },
-            Event::HandBack { attempt },
+            Event::HandBack {
+                attempt,
+                cause: Cause::Shutdown,
+            },
             Event::LapseLease { attempt },
         ]);
     }
@@ -166,7 +171,10 @@ async fn claim(scene: &Scene, record: &Record, worker: &str) -> Record {
 
 async fn wait_again(scene: &Scene, record: &Record) {
     claim(scene, record, "first").await;
-    let hand_back = Event::HandBack { attempt: 1 };
+    let hand_back = Event::HandBack {
+        attempt: 1,
+        cause: Cause::Shutdown,
+    };
     let waits = scene.change(&record.id, &hand_back).await;
     waits.expect("waits again");
 }

@@ -181,10 +181,10 @@ pub(super) fn renew(
             continue;
         };
         extend_lease(connection, &lease.id, length)?;
-        renewals.push(if running.cancel_requested {
-            Renewal::CancelRequested
-        } else {
-            Renewal::Renewed
+        renewals.push(match running {
+            running if running.cancel_requested => Renewal::CancelRequested,
+            running if running.paused => Renewal::PauseRequested,
+            _ => Renewal::Renewed,
         });
     }
     Ok(renewals)

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use self::connection::Connections;
 use self::keys::{CONTROL_CHANNEL, Keyspace, RANK_EPOCH_MS, Shard, WAKE_CHANNEL, WORKERS, urgency};
 use self::listener::Listener;
-use self::record::{FIELDS, cancel_flag, decode, integer, phase, split};
+use self::record::{FIELDS, decode, integer, order, phase, split};
 use super::{
     AppendError, Batch, Claim, Claimant, Commit, CommitError, Control, Filter, Lease, ListCursor,
     Page, QueueInfo, Renewal, Store, StoreError, Submission, Submitted, Watch, WorkerInfo,
@@ -301,7 +301,7 @@ impl Store for RedisStore {
             .arg(to_json(&after))
             .arg(phase(&after))
             .arg(after.attempt())
-            .arg(cancel_flag(&after))
+            .arg(order(&after))
             .arg(queue)
             .arg(millis(self.retention));
         for line in lines {
@@ -508,6 +508,7 @@ fn renewal(answer: i64) -> Renewal {
     match answer {
         1 => Renewal::Renewed,
         2 => Renewal::CancelRequested,
+        3 => Renewal::PauseRequested,
         _ => Renewal::Lost,
     }
 }

@@ -78,9 +78,10 @@ pub(super) fn phase(state: &State) -> &'static str {
 }
 
 /// Whether the end of a running execution has been asked for.
-pub(super) fn cancel_flag(state: &State) -> &'static str {
+pub(super) fn order(state: &State) -> &'static str {
     match state {
         State::Running(running) if running.cancel_requested => "1",
+        State::Running(running) if running.paused => "2",
         State::Queued(_) | State::Running(_) | State::Ended(_) => "0",
     }
 }

@@ -66,7 +66,7 @@ local attempt = redis.call('HINCRBY', record, 'attempt', 1)
 redis.call('HINCRBY', record, 'revision', 1)
 local state = '{"status":"running","attempt":' .. attempt .. ',"worker":' .. ARGV[3]
   .. ',"started_at":"' .. ARGV[4] .. '"}'
-redis.call('HSET', record, 'status', 'running', 'worker', ARGV[2], 'cancel', '0', 'state', state)
+redis.call('HSET', record, 'status', 'running', 'worker', ARGV[2], 'order', '0', 'state', state)
 redis.call('ZADD', KEYS[2], now_ms + ARGV[5], best)
 redis.call('SET', KEYS[4], ticket .. best, 'EX', 600)
 return answer(best)

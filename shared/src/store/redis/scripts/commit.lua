@@ -1,7 +1,7 @@
 -- Makes a change of state durable if nobody has changed the record since it was read.
 -- KEYS: record, log, leases, queues, ready, delayed, ended, bell of the queue, bell of all queues
 -- ARGV: id, expected revision, '1' if the lease must have run out, wake-up channel,
---       state, phase after ('queued', 'running', 'ended'), attempt, cancel flag, queue,
+--       state, phase after ('queued', 'running', 'ended'), attempt, order ('0' none, '1' cancel, '2' pause), queue,
 --       retention in ms, then id and text of each line
 -- Returns {0} on a conflict, {-1} if the lease holds, {1, record…} when done.
 local current = redis.call('HMGET', KEYS[1], 'revision', 'status', 'score')
@@ -20,7 +20,7 @@ end
 if #ARGV >= 11 then redis.call('PUBLISH', ARGV[4], '') end
 
 redis.call('HINCRBY', KEYS[1], 'revision', 1)
-redis.call('HSET', KEYS[1], 'state', ARGV[5], 'status', ARGV[6], 'attempt', ARGV[7], 'cancel', ARGV[8])
+redis.call('HSET', KEYS[1], 'state', ARGV[5], 'status', ARGV[6], 'attempt', ARGV[7], 'order', ARGV[8])
 if current[2] == 'running' and ARGV[6] ~= 'running' then
   -- Closes this attempt's part of the log: Redis itself refuses its writer from now on.
   redis.call('XSETID', KEYS[2], ARGV[7] .. '-18446744073709551615')

@@ -22,7 +22,7 @@ local fields = {ARGV[2], ARGV[3], ARGV[4], created_at, rank_text, '1', ARGV[8]}
 redis.call('HSET', KEYS[1],
   'owner', fields[1], 'spec', fields[2], 'fingerprint', fields[3], 'created_at', fields[4],
   'rank', fields[5], 'revision', fields[6], 'state', fields[7],
-  'status', 'queued', 'attempt', '0', 'worker', '', 'cancel', '0', 'queue', ARGV[5], 'score', score)
+  'status', 'queued', 'attempt', '0', 'worker', '', 'order', '0', 'queue', ARGV[5], 'score', score)
 redis.call('XADD', KEYS[2], '0-1', 'l', ARGV[9])
 redis.call('ZADD', KEYS[3], rank_text, ARGV[1])
 redis.call('SADD', KEYS[4], ARGV[5])
