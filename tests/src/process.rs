@@ -179,6 +179,31 @@ pub fn is_alive(pid: i32) -> bool {
     state_and_parent(pid).is_some_and(|(state, _)| state != 'Z')
 }
 
+/// The processes, other than zombies, that have `word` among the words of their command line.
+pub fn with_word(word: &str) -> Vec<i32> {
+    let has_word = |pid: &i32| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = words.split(|&byte| byte == 0);
+        words.any(|found| found == word.as_bytes()) && is_alive(*pid)
+    };
+    all_pids().filter(has_word).collect()
+}
+
+/// The children of a process, by the name they go by.
+pub fn children_named(parent: i32, name: &str) -> Vec<i32> {
+    let is_child = |pid: &i32| state_and_parent(*pid).is_some_and(|(_, of)| of == parent);
+    let is_named = |pid: &i32| {
+        let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.starts_with(name)
+    };
+    all_pids().filter(is_child).filter(is_named).collect()
+}
+
+fn all_pids() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").expect("there is /proc");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
 fn lines(log: &Mutex<Vec<String>>) -> MutexGuard<'_, Vec<String>> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -202,9 +227,7 @@ fn keep_lines(pipe: ChildStderr, log: Arc<Mutex<Vec<String>>>) -> JoinHandle<()>
 
 /// The processes below one, at any depth.
 fn descendants(ancestor: i32) -> BTreeSet<i32> {
-    let pids = std::fs::read_dir("/proc").expect("there is /proc");
-    let pids = pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let parents: Vec<(i32, i32)> = pids
+    let parents: Vec<(i32, i32)> = all_pids()
         .filter_map(|pid| Some((pid, state_and_parent(pid)?.1)))
         .collect();
     let mut found = BTreeSet::from([ancestor]);
