@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help run test check fmt lint docs openapi bench setup deployment-test clean
+.PHONY: help run test check fmt lint docs openapi bench soak setup deployment-test clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -30,6 +30,9 @@ openapi: ## Write openapi/openapi.json anew
 
 bench: setup ## Measure against the limits of this machine (release build)
 	$(CARGO) run --quiet --release --locked -p cc-executor-bench
+
+soak: setup ## Run everything at once for ten minutes (CC_SOAK_SECONDS) and see that nothing grows
+	$(CARGO) test --release --locked -p cc-executor-tests --test soak -- --ignored --nocapture
 
 deployment-test: ## Build the images and try them, where there is a Docker engine
 	tests/deployment.sh

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks, from Debian's packages if that is possible:
-# redis-server, and openssl for the certificates of the TLS tests.
+# redis-server, and openssl for the certificates of the TLS tests. Then the Claude Code command line, where it can be had.
 set -euo pipefail
+
+"$(dirname "$0")/setup-claude.sh"
 
 missing=()
 for program in redis-server openssl; do

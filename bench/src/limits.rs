@@ -4,13 +4,16 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tokio::io::AsyncReadExt;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-use crate::load::{ECHO, RATE_JOBS, SLOTS, TEXT, TEXT_BYTES, TRUE};
+use crate::load::{CANCELS, ECHO, RATE_JOBS, SLOTS, TEXT, TEXT_BYTES, TRUE};
 use crate::stack::RedisServer;
 use crate::statistics::{Distribution, ms};
+use crate::target::{VERB, moment, since_1970};
 
 const LATENCY_RUNS: usize = 500;
 const PINGS: usize = 2_000;
@@ -24,6 +27,8 @@ pub(crate) struct Limits {
     pub(crate) spawns_per_second: f64,
     /// The text job's output, read from its pipe and thrown away.
     pub(crate) pipe_mb_per_second: f64,
+    /// From `kill` until a bare process has SIGTERM.
+    pub(crate) kill: Distribution,
     /// There and back.
     pub(crate) redis_round_trip: Distribution,
 }
@@ -34,6 +39,7 @@ impl Limits {
             spawn_to_first_byte: spawn_to_first_byte().await?,
             spawns_per_second: spawns_per_second().await?,
             pipe_mb_per_second: pipe_mb_per_second().await?,
+            kill: kill().await?,
             redis_round_trip: redis_round_trip().await?,
         })
     }
@@ -101,6 +107,31 @@ async fn pipe_mb_per_second() -> Result<f64> {
     child.wait().await?;
     anyhow::ensure!(total == TEXT_BYTES, "the text job wrote {total} bytes");
     Ok(per_second(TEXT_BYTES, started.elapsed()) / 1e6)
+}
+
+async fn kill() -> Result<Distribution> {
+    let program = std::env::current_exe()?;
+    let mut samples = Vec::with_capacity(CANCELS);
+    for _ in 0..CANCELS {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the limit is a bare spawn, without the worker's supervision"
+        )]
+        let mut child = Command::new(&program)
+            .arg(VERB)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut stdout = BufReader::new(child.stdout.take().context("there is a pipe")?).lines();
+        stdout.next_line().await?;
+        let asked_at = since_1970();
+        let pid = i32::try_from(child.id().context("it runs")?)?;
+        nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGTERM)?;
+        let said = stdout.next_line().await?.context("it says when")?;
+        let told_at = moment(&said).context("it says a time")?;
+        samples.push(told_at.saturating_sub(asked_at));
+        child.wait().await?;
+    }
+    Ok(Distribution::of(samples))
 }
 
 async fn redis_round_trip() -> Result<Distribution> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::StreamExt;
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::limits::per_second;
 use crate::statistics::Distribution;
+use crate::target::{VERB, moment, since_1970};
 
 pub(crate) const ECHO: &str = "echo hi";
 pub(crate) const TRUE: &str = "true";
@@ -23,6 +24,7 @@ pub(crate) const RATE_JOBS: usize = 2_000;
 const LATENCY_JOBS: usize = 500;
 const WARM_UP_JOBS: usize = 50;
 const IN_FLIGHT: usize = 16;
+pub(crate) const CANCELS: usize = 300;
 
 /// What has been measured on one engine in one round.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub(crate) struct Measured {
     pub(crate) rate: f64,
     /// Output per second, in MB.
     pub(crate) throughput: f64,
+    /// From the request to cancel until the process has SIGTERM.
+    pub(crate) cancel: Distribution,
     /// The most memory of each server, in MiB.
     pub(crate) peak_memory: Vec<(&'static str, f64)>,
     pub(crate) redis_peak: Option<f64>,
@@ -49,7 +53,7 @@ impl Load {
     pub(crate) fn on(url: &str) -> Result<Self> {
         Ok(Self {
             client: Client::builder().tcp_nodelay(true).build()?,
-            url: format!("{url}/execute"),
+            url: url.to_owned(),
         })
     }
 
@@ -57,7 +61,7 @@ impl Load {
     async fn run(&self, job: &Value, mut see: impl FnMut(&[u8])) -> Result<()> {
         let response = self
             .client
-            .post(&self.url)
+            .post(format!("{}/execute", self.url))
             .json(job)
             .send()
             .await?
@@ -129,6 +133,37 @@ impl Load {
         Ok(per_second(RATE_JOBS, started.elapsed()))
     }
 
+    /// Jobs that say when they are asked to end, one after the other.
+    pub(crate) async fn cancel(&self) -> Result<Distribution> {
+        let program = std::env::current_exe()?;
+        let mut samples = Vec::with_capacity(CANCELS);
+        for number in 0..CANCELS {
+            let id = format!("cancel-{number}");
+            let job = json!({"argv": [program, VERB], "execution_id": id});
+            let url = format!("{}/executions/{id}", self.url);
+            let post = self.client.post(format!("{}/execute", self.url));
+            let mut pieces = post
+                .json(&job)
+                .send()
+                .await?
+                .error_for_status()?
+                .bytes_stream();
+            let mut seen = String::new();
+            let mut asked_at = None;
+            while let Some(piece) = pieces.next().await {
+                seen.push_str(&String::from_utf8_lossy(&piece?));
+                if asked_at.is_none() && seen.contains("ready\\n") {
+                    asked_at = Some(since_1970());
+                    self.client.delete(&url).send().await?.error_for_status()?;
+                }
+            }
+            let told_at = told_at(&seen).with_context(|| format!("no time in {seen}"))?;
+            let asked_at = asked_at.context("it was never ready")?;
+            samples.push(told_at.saturating_sub(asked_at));
+        }
+        Ok(Distribution::of(samples))
+    }
+
     /// One job with much text, to one client.
     pub(crate) async fn throughput(&self) -> Result<f64> {
         let job = json!({"command": TEXT, "limits": {"output_bytes": TEXT_BYTES}});
@@ -138,4 +173,12 @@ impl Load {
         ensure!(received > TEXT_BYTES, "only {received} bytes came");
         Ok(per_second(TEXT_BYTES, started.elapsed()) / 1e6)
     }
+}
+
+/// When the process says that it was asked to end, in the last line that it printed.
+fn told_at(log: &str) -> Option<Duration> {
+    log.lines().rev().find_map(|line| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        event["data"].as_str()?.lines().last().and_then(moment)
+    })
 }

@@ -8,6 +8,7 @@ mod load;
 mod report;
 mod stack;
 mod statistics;
+mod target;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,6 +23,16 @@ use crate::stack::{Engine, Stack};
 const ROUNDS: usize = 3;
 
 fn main() -> ExitCode {
+    // The worker starts this program, which is the worker, as its guardian.
+    if let Some(code) = worker::guard::take_over() {
+        return code;
+    }
+    if std::env::args()
+        .nth(1)
+        .is_some_and(|verb| verb == target::VERB)
+    {
+        return target::await_term().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let name = std::env::args().next().unwrap_or_default();
     match Path::new(&name).file_name().and_then(|name| name.to_str()) {
         Some("cc-executor-api") => api::main(),
@@ -63,10 +74,12 @@ async fn measure(engine: Engine) -> Result<Measured> {
     let latency = load.first_byte().await?;
     let rate = load.rate().await?;
     let throughput = load.throughput().await?;
+    let cancel = load.cancel().await?;
     Ok(Measured {
         latency,
         rate,
         throughput,
+        cancel,
         peak_memory: stack.peak_memory(),
         redis_peak: stack.redis_peak().await?,
     })

@@ -53,7 +53,7 @@ struct Row {
     value: fn(&Measured) -> f64,
 }
 
-const ROWS: [Row; 4] = [
+const ROWS: [Row; 6] = [
     Row {
         name: "submit → first output byte, `echo hi`, p50 ms",
         limit_name: "(bare spawn → first byte)",
@@ -77,6 +77,18 @@ const ROWS: [Row; 4] = [
         limit_name: "(bare pipe read)",
         limit: |limits| limits.pipe_mb_per_second,
         value: |measured| measured.throughput,
+    },
+    Row {
+        name: "request to cancel → SIGTERM, p50 ms",
+        limit_name: "(bare kill)",
+        limit: |limits| ms(limits.kill.p50),
+        value: |measured| ms(measured.cancel.p50),
+    },
+    Row {
+        name: "the same, p99 ms",
+        limit_name: "(the same)",
+        limit: |limits| ms(limits.kill.p99),
+        value: |measured| ms(measured.cancel.p99),
     },
 ];
 

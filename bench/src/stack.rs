@@ -15,17 +15,21 @@ use crate::load::SLOTS;
 /// Which store is under measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
+    /// Redis, and a worker as it is deployed: jobs have a cgroup and are confined.
     Redis,
+    /// Redis, and a worker that confines nothing.
+    Unconfined,
     Embedded,
 }
 
 impl Engine {
-    pub(crate) const ALL: [Self; 2] = [Self::Redis, Self::Embedded];
+    pub(crate) const ALL: [Self; 3] = [Self::Redis, Self::Unconfined, Self::Embedded];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Redis => "Redis (AOF everysec)",
-            Self::Embedded => "embedded",
+            Self::Redis => "Redis (AOF everysec), confined",
+            Self::Unconfined => "Redis, unconfined",
+            Self::Embedded => "embedded, unconfined",
         }
     }
 }
@@ -92,9 +96,13 @@ impl Stack {
     pub(crate) async fn start(engine: Engine) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         match engine {
-            Engine::Redis => {
+            Engine::Redis | Engine::Unconfined => {
                 let redis = RedisServer::start().await?;
-                let store = [("REDIS_URL", redis.url())];
+                let mut store = vec![("REDIS_URL", redis.url())];
+                if engine == Engine::Unconfined {
+                    store.push(("CC_SANDBOX", "off".to_owned()));
+                    store.push(("CC_CGROUP", "off".to_owned()));
+                }
                 let mut api = server("cc-executor-api", &[], &store, directory.path())?;
                 let url = listening(&mut api).await?;
                 let worker = server("cc-executor-worker", &[], &store, directory.path())?;

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, Response, redirect};
+use serde::Serialize;
 use shared::id::{EventId, ExecutionId};
 use shared::request::Request;
 use url::{Host, Url};
 
 use crate::config::Config;
+use crate::control::Action;
 use crate::failure::{ClientError, Refusal};
 
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
@@ -100,10 +102,19 @@ impl Client {
         self.json(self.http.get(url)).await
     }
 
-    /// Asks for an execution's end; the answer is the execution as JSON.
-    pub(crate) async fn cancel(&self, id: &ExecutionId) -> Result<String, ClientError> {
-        let url = self.at(&["executions", id.as_str()]);
-        self.json(self.http.delete(url)).await
+    /// Asks an execution to do something; the answer is the execution as JSON.
+    pub(crate) async fn control(
+        &self,
+        id: &ExecutionId,
+        action: Action,
+    ) -> Result<String, ClientError> {
+        #[derive(Serialize)]
+        struct Control {
+            action: Action,
+        }
+        let url = self.at(&["executions", id.as_str(), "control"]);
+        self.json(self.http.post(url).json(&Control { action }))
+            .await
     }
 
     async fn json(&self, request: RequestBuilder) -> Result<String, ClientError> {

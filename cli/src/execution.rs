@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::format;
 
-/// An execution as it stands. Words that a newer server may know are kept as they are.
+/// An execution as it stands. Words that a newer server may know are kept as they are, and what another
+/// one leaves out is left out.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Execution {
     #[serde(rename = "execution_id")]
@@ -18,11 +19,15 @@ pub(crate) struct Execution {
     tasks: Option<Vec<Program>>,
     pub(crate) queue: String,
     pub(crate) priority: u8,
+    #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) attempt: u32,
     pub(crate) max_attempts: u32,
     pub(crate) worker: Option<String>,
-    pub(crate) cancel_requested: bool,
+    #[serde(default)]
+    cancel_requested: bool,
+    #[serde(default)]
+    paused: bool,
     pub(crate) created_at: Timestamp,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) ended_at: Option<Timestamp>,
@@ -31,8 +36,11 @@ pub(crate) struct Execution {
     duration_ms: Option<u64>,
     pub(crate) output_bytes: Option<u64>,
     pub(crate) output_sha256: Option<String>,
+    #[serde(default)]
     pub(crate) truncated: bool,
     pub(crate) error: Option<Failure>,
+    pub(crate) reaped: Option<u32>,
+    pub(crate) stderr_tail: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,12 +84,12 @@ impl Execution {
         }
     }
 
-    /// Its status, and that it is about to change.
+    /// Its status, that it is about to change, or that nothing happens for now.
     pub(crate) fn standing(&self) -> String {
-        if self.cancel_requested && self.ended_at.is_none() {
-            format!("{}, being cancelled", self.status)
-        } else {
-            self.status.clone()
+        match self.ended_at {
+            None if self.cancel_requested => format!("{}, being cancelled", self.status),
+            None if self.paused => "paused".to_owned(),
+            _ => self.status.clone(),
         }
     }
 
@@ -107,6 +115,33 @@ impl Execution {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn execution(more: &str) -> Execution {
+        let json = format!(
+            r#"{{"execution_id":"x","command":"true","queue":"default","priority":5,"attempt":1,
+                "max_attempts":1,"created_at":"2026-11-21T10:00:00.000Z",{more}}}"#
+        );
+        Execution::parse(&json).expect("is read")
+    }
+
+    #[test]
+    fn what_has_been_asked_of_a_job_is_seen_until_it_ends() {
+        for (more, standing) in [
+            (r#""status":"running""#, "running"),
+            (r#""status":"running","paused":false"#, "running"),
+            (r#""status":"running","paused":true"#, "paused"),
+            (
+                r#""status":"running","paused":true,"cancel_requested":true"#,
+                "running, being cancelled",
+            ),
+            (
+                r#""status":"lost","paused":true,"ended_at":"2026-11-21T10:00:01.000Z""#,
+                "lost",
+            ),
+        ] {
+            assert_eq!(execution(more).standing(), standing, "{more}");
+        }
+    }
 
     #[test]
     fn programs_are_shown_as_one_would_write_them() {

@@ -47,7 +47,7 @@ impl End {
         serde_json::from_slice(json).ok()
     }
 
-    /// Whether it ended by itself, with a code or by a signal that nobody here sent.
+    /// Whether it ended by itself, with a code or by a signal: that of somebody else, or of one of its limits.
     pub(crate) fn is_its_own(&self) -> bool {
         matches!(self.status, Ending::Succeeded | Ending::Failed)
     }

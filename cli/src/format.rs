@@ -58,6 +58,16 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "write seconds, or 500ms, 90s, 5m, 2h, 1d".to_owned())
 }
 
+/// Reads what [`seconds`] does, but no fraction of a second.
+pub(crate) fn whole_seconds(text: &str) -> Result<i64, String> {
+    let whole = || "write whole seconds, or 90s, 5m, 2h, 1d".to_owned();
+    let seconds = Duration::from_secs_f64(seconds(text).map_err(|_| whole())?);
+    let count = i64::try_from(seconds.as_secs()).ok();
+    count
+        .filter(|_| seconds.subsec_nanos() == 0)
+        .ok_or_else(whole)
+}
+
 /// Reads `1048576`, `64MiB` or `1GiB` as bytes.
 pub(crate) fn bytes(text: &str) -> Result<i64, String> {
     let Bytes(bytes) = Bytes::from_setting(text).map_err(|form| format!("write {form}"))?;
@@ -84,6 +94,10 @@ mod tests {
         }
         for bad in ["", "s", "1x", "-1", "inf", "nan", "1e300d"] {
             assert!(seconds(bad).is_err(), "{bad}");
+        }
+        assert_eq!(whole_seconds("1.5m"), Ok(90));
+        for bad in ["1.5", "500ms", "x", "1e19"] {
+            assert!(whole_seconds(bad).is_err(), "{bad}");
         }
     }
 

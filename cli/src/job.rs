@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use shared::id::ExecutionId;
-use shared::request::{LimitsRequest, Request};
+use shared::request::{Request, TtyRequest};
 
 use crate::format;
+use crate::limits::LimitFlags;
 
 /// What to run, and how.
 #[derive(Debug, Args)]
@@ -40,6 +41,9 @@ pub(crate) struct JobFlags {
     /// How long it may be silent [default: for ever]
     #[arg(long, value_name = "TIME", value_parser = format::seconds)]
     stall_timeout: Option<f64>,
+    /// From SIGTERM to SIGKILL, if it has to be ended [default: the worker's]
+    #[arg(long, value_name = "TIME", value_parser = format::seconds)]
+    grace: Option<f64>,
     /// How long it has to wait before it may start
     #[arg(long, value_name = "TIME", value_parser = format::seconds)]
     delay: Option<f64>,
@@ -64,9 +68,18 @@ pub(crate) struct JobFlags {
     /// A file of text for its standard input; - is our own standard input [default: nothing]
     #[arg(long, value_name = "FILE")]
     stdin_file: Option<PathBuf>,
-    /// How much output is kept: 1048576, 64MiB, 1GiB [default: the server's]
-    #[arg(long, value_name = "SIZE", value_parser = format::bytes)]
-    output_limit: Option<i64>,
+    #[arg(
+        long,
+        value_name = "ROWSxCOLS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        value_parser = terminal_size,
+        help = "Run it on a terminal, as large as ours, or 24x80 where there is none; all its output is one stream then"
+    )]
+    tty: Option<TtyRequest>,
+    #[command(flatten, next_help_heading = "Limits")]
+    limits: LimitFlags,
 }
 
 impl JobFlags {
@@ -74,10 +87,6 @@ impl JobFlags {
     /// got lost can be sent again and is still one job.
     pub(crate) fn request(self, stream: bool) -> anyhow::Result<(ExecutionId, Request)> {
         let id = self.id.unwrap_or_else(ExecutionId::generate);
-        let limits = self.output_limit.map(|bytes| LimitsRequest {
-            output_bytes: Some(bytes),
-            ..LimitsRequest::default()
-        });
         let request = Request {
             execution_id: Some(id.to_string()),
             stream: Some(stream),
@@ -85,6 +94,7 @@ impl JobFlags {
             command: self.command,
             timeout: self.timeout,
             stall_timeout: self.stall_timeout,
+            grace: self.grace,
             queue: self.queue,
             priority: self.priority,
             delay: self.delay,
@@ -92,7 +102,9 @@ impl JobFlags {
             cwd: self.cwd,
             env: map(self.env),
             stdin: self.stdin_file.as_deref().map(read_text).transpose()?,
-            limits,
+            tty: self.tty,
+            on_output_limit: self.limits.on_output_limit(),
+            limits: self.limits.request(),
             labels: map(self.label),
             ..Request::default()
         };
@@ -109,6 +121,31 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 fn map(pairs: Vec<(String, String)>) -> Option<BTreeMap<String, String>> {
     (!pairs.is_empty()).then(|| pairs.into_iter().collect())
+}
+
+/// Reads `24x80`; nothing is the size of our own terminal.
+fn terminal_size(text: &str) -> Result<TtyRequest, String> {
+    if text.is_empty() {
+        return Ok(own_terminal_size());
+    }
+    let sides = text.split_once('x').map(|(rows, cols)| TtyRequest {
+        rows: rows.parse().ok(),
+        cols: cols.parse().ok(),
+    });
+    sides
+        .filter(|size| size.rows.is_some() && size.cols.is_some())
+        .ok_or_else(|| "write rows and columns, like 24x80".to_owned())
+}
+
+/// The size of the terminal that shows our output, or whatever the server thinks right.
+fn own_terminal_size() -> TtyRequest {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+    // Some terminals do not know their size.
+    let size = size.filter(|size| size.ws_row > 0 && size.ws_col > 0);
+    size.map_or_else(TtyRequest::default, |size| TtyRequest {
+        rows: Some(size.ws_row.into()),
+        cols: Some(size.ws_col.into()),
+    })
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {
@@ -158,14 +195,54 @@ mod tests {
     #[test]
     fn flags_become_fields() {
         let line = "-c true -t 5m --stall-timeout 500ms -q slow -p 9 --delay 1 --max-attempts 3 \
-            --cwd /tmp -e A=1 -e B=x=y -l team=a --output-limit 1KiB";
+            --cwd /tmp -e A=1 -e B=x=y -l team=a --grace 2 --tty=50x132";
         let expected = serde_json::json!({
             "command": "true", "timeout": 300.0, "stall_timeout": 0.5, "queue": "slow",
             "priority": 9, "delay": 1.0, "max_attempts": 3, "cwd": "/tmp",
             "env": {"A": "1", "B": "x=y"}, "labels": {"team": "a"},
-            "limits": {"output_bytes": 1024},
+            "grace": 2.0, "tty": {"rows": 50, "cols": 132},
         });
         assert_eq!(body(&line.split_whitespace().collect::<Vec<_>>()), expected);
+    }
+
+    #[test]
+    fn limits_become_fields() {
+        let line = "-c true --memory 64MiB --cpu-time 2m --processes 10 --file-size 1GiB --open-files 64 \
+            --output-limit 1KiB --on-output-limit kill";
+        let expected = serde_json::json!({
+            "command": "true", "on_output_limit": "kill",
+            "limits": {
+                "memory_bytes": 64 << 20, "cpu_seconds": 120, "processes": 10, "file_bytes": 1 << 30,
+                "open_files": 64, "output_bytes": 1024,
+            },
+        });
+        assert_eq!(body(&line.split_whitespace().collect::<Vec<_>>()), expected);
+    }
+
+    #[test]
+    fn a_terminal_needs_no_size_and_takes_no_program_for_one() {
+        let body = body(&["--tty", "echo", "hello"]);
+        assert_eq!(body["argv"], serde_json::json!(["echo", "hello"]));
+        assert!(body["tty"].is_object());
+    }
+
+    #[test]
+    fn values_that_are_not_right_are_refused() {
+        for flag in [
+            "--tty=80",
+            "--tty=axb",
+            "--tty=24x",
+            "--cpu-time=0.5",
+            "--cpu-time=1500ms",
+            "--memory=lots",
+            "--grace=soon",
+            "--on-output-limit=stop",
+        ] {
+            assert!(
+                Line::try_parse_from(["run", flag, "-c", "x"]).is_err(),
+                "{flag}"
+            );
+        }
     }
 
     #[test]

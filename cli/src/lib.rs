@@ -5,14 +5,15 @@
 //! server: it resumes behind the last line it has seen. What it sees is written by a thread of its own
 //! (`printer`), so that a pager that does not read never keeps Ctrl-C from being noticed.
 
-mod cancel;
 mod client;
 pub mod config;
+mod control;
 mod execution;
 mod exit;
 mod failure;
 mod format;
 mod job;
+mod limits;
 mod lines;
 mod list;
 mod logs;
@@ -67,7 +68,9 @@ enum Command {
     Logs(logs::Arguments),
     List(list::Arguments),
     Show(show::Arguments),
-    Cancel(cancel::Arguments),
+    Cancel(control::Cancel),
+    Pause(control::Pause),
+    Resume(control::Resume),
     Wait(wait::Arguments),
 }
 
@@ -145,7 +148,9 @@ async fn dispatch(client: &Client, command: Command) -> anyhow::Result<ExitCode>
         Command::Logs(arguments) => logs::main(client, arguments).await,
         Command::List(arguments) => list::main(client, arguments).await,
         Command::Show(arguments) => show::main(client, arguments).await,
-        Command::Cancel(arguments) => cancel::main(client, arguments).await,
+        Command::Cancel(arguments) => arguments.main(client).await,
+        Command::Pause(arguments) => arguments.main(client).await,
+        Command::Resume(arguments) => arguments.main(client).await,
         Command::Wait(arguments) => wait::main(client, arguments).await,
     }
 }

@@ -167,6 +167,8 @@ fn remark(line: &[u8]) -> Option<String> {
     let fields = || serde_json::from_slice::<Fields>(line).unwrap_or_default();
     match kind(line) {
         Some("error") => Some(fields().error),
+        Some("paused") => Some("the job is paused".to_owned()),
+        Some("resumed") => Some("the job is resumed".to_owned()),
         Some("retry") => Some(format!("{}; it is tried again", fields().reason)),
         Some("complete") => {
             let end = End::parse(line)?;
@@ -216,11 +218,15 @@ mod tests {
     ];
 
     fn shown(form: Form, only: Option<Pipe>) -> (Vec<u8>, Vec<u8>) {
+        shown_of(&LINES, form, only)
+    }
+
+    fn shown_of(lines: &[&str], form: Form, only: Option<Pipe>) -> (Vec<u8>, Vec<u8>) {
         let (stdout, stderr) = (Written::default(), Written::default());
         let spinner = Spinner::absent();
         let sinks = (Box::new(stdout.clone()), Box::new(stderr.clone()));
         let mut output = Output::to(form, only, spinner, sinks.0, sinks.1);
-        for line in LINES {
+        for line in lines {
             output.line(format!("{line}\n").as_bytes()).expect("writes");
         }
         output.finish().expect("writes");
@@ -233,6 +239,21 @@ mod tests {
         let (stdout, stderr) = shown(Form::Bytes, None);
         assert_eq!(stdout, "one\ntvå".as_bytes());
         assert_eq!(stderr, b"\xff\x00\ncc-executor: timed out\n");
+    }
+
+    #[test]
+    fn what_happens_is_said_and_what_nobody_knows_is_not() {
+        let lines = [
+            r#"{"id":"1-1","type":"paused","ts":""}"#,
+            r#"{"id":"1-2","type":"resumed","ts":""}"#,
+            r#"{"id":"1-3","type":"moved_to_the_moon","ts":"","stream":"stdout","data":"x"}"#,
+            r#"{"type":"weather"}"#,
+            "[]",
+        ];
+        let (stdout, stderr) = shown_of(&lines, Form::Bytes, None);
+        let expected = "cc-executor: the job is paused\ncc-executor: the job is resumed\n";
+        assert_eq!(stderr, expected.as_bytes());
+        assert_eq!(stdout, b"");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::client::Client;
+use crate::control::Action;
 use crate::exit;
 use crate::failure::ClientError;
 use crate::job::JobFlags;
@@ -32,7 +33,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     job: JobFlags,
     /// Print the job's event log instead, as NDJSON
-    #[arg(long)]
+    // Not under the heading that the flags of the job end with.
+    #[arg(long, help_heading = None::<&str>)]
     json: bool,
 }
 
@@ -122,7 +124,7 @@ impl Watched<'_> {
         tokio::select! {
             biased;
             _ = self.interrupts.recv() => Ok(Resolve::Leave),
-            cancelled = persist(self.client, async |client| client.cancel(&self.id).await) => {
+            cancelled = persist(self.client, async |client| client.control(&self.id, Action::Cancel).await) => {
                 unless_over(cancelled)?;
                 Ok(Resolve::Stay)
             }

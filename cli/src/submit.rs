@@ -15,7 +15,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     job: JobFlags,
     /// Print the execution as JSON
-    #[arg(long)]
+    // Not under the heading that the flags of the job end with.
+    #[arg(long, help_heading = None::<&str>)]
     json: bool,
 }
 

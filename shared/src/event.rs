@@ -332,6 +332,43 @@ mod tests {
             text(&head("1-1").started(&id, &started)),
             "{\"id\":\"1-1\",\"type\":\"started\",\"ts\":\"2026-11-21T10:00:00.000Z\",\"execution_id\":\"x\",\"attempt\":1,\"worker\":\"w\",\"pid\":7,\"sandbox\":\"workspace\"}\n"
         );
+        assert_eq!(
+            text(&head("1-4").paused()),
+            "{\"id\":\"1-4\",\"type\":\"paused\",\"ts\":\"2026-11-21T10:00:00.000Z\"}\n"
+        );
+        assert_eq!(
+            text(&head("1-5").resumed()),
+            "{\"id\":\"1-5\",\"type\":\"resumed\",\"ts\":\"2026-11-21T10:00:00.000Z\"}\n"
+        );
+    }
+
+    #[test]
+    fn the_last_line_tells_how_many_were_reaped_but_not_what_was_on_stderr() {
+        let id: ExecutionId = "x".parse().expect("is an id");
+        let outcome = Outcome {
+            exit_code: Some(1),
+            output_bytes: Some(4),
+            output_sha256: Some("e3b0".to_owned()),
+            reaped: Some(2),
+            stderr_tail: Some("oops".to_owned()),
+            ..Outcome::unseen(Ending::Failed, 5, None)
+        };
+        assert_eq!(
+            text(&head("1-6").complete(&id, &outcome)),
+            "{\"id\":\"1-6\",\"type\":\"complete\",\"ts\":\"2026-11-21T10:00:00.000Z\",\"execution_id\":\"x\",\"status\":\"failed\",\"exit_code\":1,\"signal\":null,\"duration_ms\":5,\"output_bytes\":4,\"output_sha256\":\"e3b0\",\"truncated\":false,\"reaped\":2}\n"
+        );
+        let unseen = Outcome::unseen(Ending::Lost, 5, None);
+        let line = head("1-6").complete(&id, &unseen);
+        assert!(text(&line).ends_with("\"reaped\":null}\n"));
+    }
+
+    #[test]
+    fn a_sandbox_is_named_as_it_is_written() {
+        for sandbox in [Sandbox::Off, Sandbox::Workspace, Sandbox::Strict] {
+            let json = serde_json::to_string(&sandbox).expect("serializes");
+            assert_eq!(json, format!("\"{}\"", sandbox.as_str()));
+        }
+        assert_eq!(Sandbox::default(), Sandbox::Off);
     }
 
     #[test]

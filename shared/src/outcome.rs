@@ -112,3 +112,17 @@ impl Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_that_an_older_version_has_stored_is_read() {
+        let stored = r#"{"ending":"lost","exit_code":null,"signal":null,"duration_ms":5,"output_bytes":null,
+            "output_sha256":null,"truncated":false,"error":{"code":"worker_lost","message":"gone"}}"#;
+        let outcome: Outcome = serde_json::from_str(stored).expect("is read");
+        let failure = Failure::new("worker_lost", "gone");
+        assert_eq!(outcome, Outcome::unseen(Ending::Lost, 5, failure));
+    }
+}

@@ -83,7 +83,7 @@ pub struct Request {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_output_limit: Option<OnOutputLimit>,
     /// Run it on a terminal of this size. Its output is then one stream, `stdout`, as a terminal
-    /// shows it: with `\\r\\n`, colours, and the echo of its input.
+    /// shows it: with `\r\n`, colours, and the echo of its input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tty: Option<TtyRequest>,
     /// The caller's own labels: at most 32, echoed back, and filters in lists.
@@ -129,12 +129,13 @@ pub struct TtyRequest {
 }
 
 /// Ceilings for what a job may use. Reaching one ends the job as `failed`, with an error code that names
-/// it; only `output_bytes` and `open_files` do not.
+/// it; `open_files` does not, and `output_bytes` only with `"on_output_limit": "kill"`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object of limits")]
 pub struct LimitsRequest {
     /// Bytes of output that are kept; what comes after them is read and discarded, and `complete`
-    /// says `truncated`. Default: 64 MiB (`CC_OUTPUT_BYTES`); at most 1 GiB (`CC_MAX_OUTPUT_BYTES`).
+    /// says `truncated`, unless `on_output_limit` says otherwise. Default: 64 MiB
+    /// (`CC_OUTPUT_BYTES`); at most 1 GiB (`CC_MAX_OUTPUT_BYTES`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<i64>,
     /// Bytes of memory that its processes together may hold, at least 1 MiB; what is mapped from
@@ -262,6 +263,8 @@ fn unknown_field_path(path: &str, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn problem(body: &str) -> Problem {
@@ -273,6 +276,7 @@ mod tests {
         for (body, field) in [
             (r#"{"command":"x","prompt":"hi"}"#, "prompt"),
             (r#"{"command":"x","limits":{"memory":1}}"#, "limits.memory"),
+            (r#"{"command":"x","tty":{"columns":80}}"#, "tty.columns"),
             (r#"{"tasks":[{"command":"x"},{"cmd":"y"}]}"#, "tasks[1].cmd"),
         ] {
             let problem = problem(body);
@@ -290,6 +294,16 @@ mod tests {
             (r#"{"argv":["a",1]}"#, "argv[1]"),
             (r#"{"command":"x","timeout":"soon"}"#, "timeout"),
             (r#"{"command":"x","env":{"A":1}}"#, "env.A"),
+            (r#"{"command":"x","tty":true}"#, "tty"),
+            (r#"{"command":"x","tty":{"rows":24.5}}"#, "tty.rows"),
+            (
+                r#"{"command":"x","limits":{"cpu_seconds":1.5}}"#,
+                "limits.cpu_seconds",
+            ),
+            (
+                r#"{"command":"x","on_output_limit":"stop"}"#,
+                "on_output_limit",
+            ),
             (r#"{"tasks":["a prompt"]}"#, "tasks[0]"),
         ] {
             let problem = problem(body);
@@ -314,20 +328,41 @@ mod tests {
         assert_eq!(problem("[]").code, "invalid_field");
     }
 
+    fn fingerprint(body: &str) -> String {
+        let request = Request::parse(body.as_bytes());
+        request.expect("is a request").fingerprint()
+    }
+
     #[test]
     fn the_fingerprint_leaves_out_the_id_and_the_form_of_the_reply() {
-        let parse = |body: &str| {
-            Request::parse(body.as_bytes())
-                .expect("is a request")
-                .fingerprint()
-        };
-        let plain = parse(r#"{"command":"x","labels":{"a":"1","b":"2"}}"#);
+        let plain = fingerprint(r#"{"command":"x","labels":{"a":"1","b":"2"}}"#);
         assert_eq!(
             plain,
-            parse(
+            fingerprint(
                 r#"{"stream":false,"execution_id":"i","wait":1,"labels":{"b":"2","a":"1"},"command":"x"}"#
             )
         );
-        assert_ne!(plain, parse(r#"{"command":"x","labels":{"a":"1"}}"#));
+        assert_ne!(plain, fingerprint(r#"{"command":"x","labels":{"a":"1"}}"#));
+    }
+
+    #[test]
+    fn whatever_changes_how_a_job_runs_makes_it_another_job() {
+        let fields = [
+            "",
+            r#","grace":1"#,
+            r#","on_output_limit":"kill""#,
+            r#","tty":{}"#,
+            r#","tty":{"rows":24}"#,
+            r#","limits":{"memory_bytes":9}"#,
+            r#","limits":{"cpu_seconds":9}"#,
+            r#","limits":{"processes":9}"#,
+            r#","limits":{"file_bytes":9}"#,
+            r#","limits":{"open_files":9}"#,
+        ];
+        let jobs: BTreeSet<String> = fields
+            .iter()
+            .map(|field| fingerprint(&format!(r#"{{"command":"x"{field}}}"#)))
+            .collect();
+        assert_eq!(jobs.len(), fields.len());
     }
 }

@@ -483,6 +483,9 @@ mod tests {
         assert_eq!((spec.priority, spec.max_attempts, spec.delay_ms), (5, 1, 0));
         assert_eq!((spec.timeout_ms, spec.output_bytes), (3_600_000, 64 << 20));
         assert_eq!(spec.queue, "default");
+        assert_eq!(spec.on_output_limit, OnOutputLimit::Truncate);
+        assert_eq!((spec.grace_ms, spec.tty), (None, None));
+        assert_eq!(spec.limits, Limits::default());
     }
 
     #[test]
@@ -537,5 +540,53 @@ mod tests {
                 .timeout_ms,
             250
         );
+    }
+
+    #[test]
+    fn what_a_job_may_use_has_a_least() {
+        let too_little = r#"{"command":"a","grace":-1,"tty":{"rows":0,"cols":1001},"limits":{"memory_bytes":1048575,
+            "cpu_seconds":0,"processes":0,"file_bytes":-1,"open_files":15}}"#;
+        let expected = [
+            "grace",
+            "tty.rows",
+            "tty.cols",
+            "limits.memory_bytes",
+            "limits.cpu_seconds",
+            "limits.processes",
+            "limits.file_bytes",
+            "limits.open_files",
+        ];
+        assert_eq!(fields(too_little), expected);
+        let least = r#"{"command":"a","grace":0,"tty":{"rows":1,"cols":1000},"limits":{"memory_bytes":1048576,
+            "cpu_seconds":1,"processes":1,"file_bytes":0,"open_files":16}}"#;
+        let spec = check(least).expect("is right");
+        let expected = Limits {
+            memory_bytes: Some(1 << 20),
+            cpu_seconds: Some(1),
+            processes: Some(1),
+            file_bytes: Some(0),
+            open_files: Some(16),
+        };
+        assert_eq!((spec.limits, spec.grace_ms), (expected, Some(0)));
+    }
+
+    #[test]
+    fn a_terminal_has_a_usual_size() {
+        let size = |body| check(body).expect("is right").tty;
+        let usual = TerminalSize { rows: 24, cols: 80 };
+        assert_eq!(size(r#"{"command":"a","tty":{}}"#), Some(usual));
+        let wide = TerminalSize { cols: 132, ..usual };
+        assert_eq!(size(r#"{"command":"a","tty":{"cols":132}}"#), Some(wide));
+        assert_eq!(size(r#"{"command":"a"}"#), None);
+    }
+
+    #[test]
+    fn a_job_that_an_older_version_has_stored_is_read() {
+        let stored = r#"{"tasks":[{"command":"true"}],"is_task_list":false,"stop_on_failure":true,
+            "timeout_per_task_ms":null,"timeout_ms":3600000,"stall_timeout_ms":null,"queue":"default",
+            "priority":5,"delay_ms":0,"max_attempts":1,"cwd":null,"env":{},"stdin":null,
+            "output_bytes":67108864,"labels":{}}"#;
+        let spec: Spec = serde_json::from_str(stored).expect("is read");
+        assert_eq!(spec, check(r#"{"command":"true"}"#).expect("is right"));
     }
 }

@@ -397,3 +397,88 @@ impl Running {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(state: &State, event: &Event) -> Result<State, Refusal> {
+        apply(state, event, 2, Timestamp::default())
+    }
+
+    fn running() -> State {
+        let worker = "w".to_owned();
+        after(&State::new(), &Event::Claim { worker }).expect("is claimed")
+    }
+
+    fn paused() -> State {
+        after(&running(), &Event::RequestPause).expect("is paused")
+    }
+
+    fn is_paused(state: &State) -> bool {
+        matches!(state, State::Running(running) if running.paused)
+    }
+
+    #[test]
+    fn pausing_and_resuming_twice_is_once() {
+        let paused = paused();
+        assert!(is_paused(&paused));
+        assert_eq!(after(&paused, &Event::RequestPause), Ok(paused.clone()));
+        assert_eq!(after(&paused, &Event::RequestResume), Ok(running()));
+        assert_eq!(after(&running(), &Event::RequestResume), Ok(running()));
+    }
+
+    #[test]
+    fn only_what_runs_can_be_paused_or_resumed() {
+        let queued = State::new();
+        let ended = after(&queued, &Event::RequestCancel).expect("is cancelled");
+        for event in [Event::RequestPause, Event::RequestResume] {
+            assert_eq!(after(&queued, &event), Err(Refusal::NotRunning));
+            assert_eq!(after(&ended, &event), Err(Refusal::AlreadyEnded));
+        }
+    }
+
+    #[test]
+    fn what_is_to_end_cannot_be_paused_but_what_is_paused_can_be_ended() {
+        let to_end = after(&running(), &Event::RequestCancel).expect("is asked to end");
+        let refused = Err(Refusal::CancelRequested);
+        assert_eq!(after(&to_end, &Event::RequestPause), refused);
+        assert_eq!(after(&to_end, &Event::RequestResume), Ok(to_end.clone()));
+
+        let to_end = after(&paused(), &Event::RequestCancel).expect("is asked to end");
+        assert!(matches!(&to_end, State::Running(running) if running.cancel_requested));
+        assert_eq!(after(&to_end, &Event::RequestPause), refused);
+    }
+
+    #[test]
+    fn another_attempt_is_not_paused() {
+        let lapsed = after(&paused(), &Event::LapseLease { attempt: 1 }).expect("waits again");
+        let worker = "another".to_owned();
+        let again = after(&lapsed, &Event::Claim { worker }).expect("is claimed");
+        assert!(!is_paused(&again));
+        assert_eq!(again.attempt(), 2);
+    }
+
+    #[test]
+    fn a_state_that_an_older_version_has_stored_is_read() {
+        let stored = r#"{"status":"running","attempt":1,"worker":"w",
+            "started_at":"2026-11-21T10:00:00.000Z","cancel_requested":true,
+            "progress":{"completed":1,"failed":0}}"#;
+        let state: State = serde_json::from_str(stored).expect("is read");
+        assert!(matches!(&state, State::Running(running) if running.cancel_requested));
+        assert!(!is_paused(&state));
+
+        let stored = r#"{"status":"ended","attempt":1,"worker":"w",
+            "started_at":"2026-11-21T10:00:00.000Z","ended_at":"2026-11-21T10:00:01.000Z",
+            "progress":{"completed":0,"failed":0},"outcome":{"ending":"failed","exit_code":3,
+            "signal":null,"duration_ms":1000,"output_bytes":0,"output_sha256":"","truncated":false,
+            "error":null}}"#;
+        let State::Ended(ended) = serde_json::from_str(stored).expect("is read") else {
+            panic!("it has ended");
+        };
+        assert_eq!(
+            (ended.outcome.reaped, ended.outcome.stderr_tail),
+            (None, None)
+        );
+    }
+}

@@ -189,6 +189,17 @@ pub fn with_word(word: &str) -> Vec<i32> {
     all_pids().filter(has_word).collect()
 }
 
+/// The processes, other than zombies, that were started with this `NAME=value` in their environment.
+pub fn with_variable(variable: &str) -> Vec<i32> {
+    let has_it = |pid: &i32| {
+        // That of a zombie is empty.
+        let all = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut all = all.split(|&byte| byte == 0);
+        all.any(|found| found == variable.as_bytes())
+    };
+    all_pids().filter(has_it).collect()
+}
+
 /// The children of a process, by the name they go by.
 pub fn children_named(parent: i32, name: &str) -> Vec<i32> {
     let is_child = |pid: &i32| state_and_parent(*pid).is_some_and(|(_, of)| of == parent);

@@ -99,7 +99,8 @@ impl RedisServer {
         keys
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its Unix socket.
+    pub fn socket(&self) -> PathBuf {
         self.directory.path().join("redis.sock")
     }
 

@@ -110,6 +110,11 @@ impl Site {
         self.path("workspaces")
     }
 
+    /// The names of all keys in Redis.
+    pub fn keys(&self) -> Vec<String> {
+        self.redis.as_ref().expect("the site is on redis").keys()
+    }
+
     /// The Redis server.
     pub fn redis(&mut self) -> &mut RedisServer {
         self.redis.as_mut().expect("this site is on redis")
@@ -181,6 +186,11 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
     }
 
     /// The process itself.

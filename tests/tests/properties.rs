@@ -260,7 +260,8 @@ fn body() -> impl Strategy<Value = serde_json::Value> {
         8 => proptest::sample::select(vec![
             "command", "argv", "prompt", "claude", "tasks", "stop_on_failure", "timeout_per_task",
             "execution_id", "stream", "wait", "timeout", "stall_timeout", "queue", "priority", "delay",
-            "max_attempts", "cwd", "env", "stdin", "limits", "tty", "labels", "webhook",
+            "max_attempts", "cwd", "env", "stdin", "limits", "on_output_limit", "grace", "tty",
+            "labels", "webhook",
         ]).prop_map(str::to_owned),
         1 => "[a-z_]{0,10}",
     ];
@@ -276,8 +277,14 @@ fn body() -> impl Strategy<Value = serde_json::Value> {
             0..3
         )
         .prop_map(|tasks| serde_json::json!(tasks)),
-        btree_map("output_bytes|memory_bytes|other", any::<i64>(), 0..3)
-            .prop_map(|map| serde_json::json!(map)),
+        btree_map(
+            "(output|memory|file)_bytes|cpu_seconds|processes|open_files|other",
+            any::<i64>(),
+            0..3
+        )
+        .prop_map(|map| serde_json::json!(map)),
+        btree_map("rows|cols|other", -1..1_002_i64, 0..3).prop_map(|map| serde_json::json!(map)),
+        "truncate|kill|stop".prop_map(Into::into),
     ];
     btree_map(name, value, 0..5)
         .prop_map(|map| serde_json::Value::Object(map.into_iter().collect()))

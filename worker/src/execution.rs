@@ -101,7 +101,13 @@ impl<'a> Execution<'a> {
         };
         let temporary = config.environment.get("TMPDIR").map(PathBuf::from);
         let root = workspace.root().to_owned();
-        let own = [Some(root.clone()), Some(cwd.clone()), temporary];
+        let own_temporary = workspace.temporary.clone();
+        let own = [
+            Some(workspace.work.clone()),
+            Some(cwd.clone()),
+            own_temporary,
+            temporary,
+        ];
         let own = own.into_iter().flatten().collect();
         Ok(Surroundings {
             environment: self.environment(workspace),

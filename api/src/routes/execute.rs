@@ -259,10 +259,13 @@ pub(crate) mod shared_docs {
         /// `<attempt>-<sequence>`: strictly increasing, and the cursor to resume from. Lines that are
         /// not stored (`heartbeat`, `gap`) have none.
         pub(crate) id: Option<String>,
-        /// `queued`, `started`, `output`, `error`, `task_complete`, `retry`, `complete`, `heartbeat` or `gap`.
+        /// `queued`, `started`, `output`, `paused`, `resumed`, `error`, `task_complete`, `retry`, `complete`,
+        /// `heartbeat` or `gap`.
         pub(crate) r#type: String,
         /// When the line was written (RFC 3339, UTC).
         pub(crate) ts: Option<String>,
+        /// Of `started`: how its processes are confined, `off`, `workspace` or `strict`.
+        pub(crate) sandbox: Option<String>,
         /// Of `output`: `stdout` or `stderr`.
         pub(crate) stream: Option<String>,
         /// Of `output`: what was written. All `data` of a stream, concatenated, are its exact bytes.
@@ -289,5 +292,8 @@ pub(crate) mod shared_docs {
         pub(crate) output_sha256: Option<String>,
         /// Of `complete`: whether there was more output than the limit.
         pub(crate) truncated: Option<bool>,
+        /// Of `complete`: how many of its processes were left, and were ended, when its leader had gone;
+        /// null if nobody saw that.
+        pub(crate) reaped: Option<u32>,
     }
 }

@@ -23,6 +23,7 @@ fn main() -> io::Result<ExitCode> {
         ["forks", _mark] => forks()?,
         ["await-term", _mark] => await_term()?,
         ["memory", mebibytes] => memory(number(mebibytes)?),
+        ["reserve", mebibytes] => reserve(number(mebibytes)?),
         ["flood", seconds] => flood(Duration::from_secs(number(seconds)?))?,
         ["lines", count, interval_ms] => lines(number(count)?, number(interval_ms)?)?,
         ["sleep"] => std::thread::sleep(LONGEST_LIFE),
@@ -133,6 +134,14 @@ fn memory(mebibytes: u64) {
     }
     std::thread::sleep(LONGEST_LIFE);
     drop(all);
+}
+
+/// Asks for memory and does not use it.
+fn reserve(mebibytes: u64) {
+    let bytes = usize::try_from(mebibytes << 20).unwrap_or(usize::MAX);
+    let mut all: Vec<u8> = Vec::with_capacity(bytes);
+    all.push(1);
+    println!("{}", all.capacity());
 }
 
 /// Writes as fast as it can.

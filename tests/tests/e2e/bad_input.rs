@@ -146,6 +146,46 @@ const BAD_JOBS: &[(&str, &str, Option<&str>)] = &[
         Some("limits.output_bytes"),
     ),
     (
+        r#"{"command":"true","limits":{"memory_bytes":1}}"#,
+        "invalid_field",
+        Some("limits.memory_bytes"),
+    ),
+    (
+        r#"{"command":"true","limits":{"cpu_seconds":1.5}}"#,
+        "invalid_field",
+        Some("limits.cpu_seconds"),
+    ),
+    (
+        r#"{"command":"true","limits":{"open_files":1}}"#,
+        "invalid_field",
+        Some("limits.open_files"),
+    ),
+    (
+        r#"{"command":"true","on_output_limit":"x"}"#,
+        "invalid_field",
+        Some("on_output_limit"),
+    ),
+    (
+        r#"{"command":"true","grace":-1}"#,
+        "invalid_field",
+        Some("grace"),
+    ),
+    (
+        r#"{"command":"true","tty":{"rows":0}}"#,
+        "invalid_field",
+        Some("tty.rows"),
+    ),
+    (
+        r#"{"command":"true","tty":true}"#,
+        "invalid_field",
+        Some("tty"),
+    ),
+    (
+        r#"{"command":"true","tty":{"lines":24}}"#,
+        "unknown_field",
+        Some("tty.lines"),
+    ),
+    (
         r#"{"command":"true","wait":5}"#,
         "invalid_field",
         Some("wait"),

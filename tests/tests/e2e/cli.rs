@@ -54,11 +54,12 @@ impl<'a> Terminal<'a> {
         code.unwrap_or_else(|| panic!("{words:?}: {output:?}"))
     }
 
-    /// Starts a command whose standard output goes into a file.
+    /// Starts a command whose standard output goes into a file, and standard error into one beside it.
     fn starts(&self, words: &[&str], stdout: &Path) -> Typed {
-        let file = File::create(stdout).expect("the file can be made");
+        let file = |path: &Path| File::create(path).expect("the file can be made");
         let mut command = self.command(words);
-        let child = command.stdout(file).stderr(std::process::Stdio::null());
+        let notices = stdout.with_extension("stderr");
+        let child = command.stdout(file(stdout)).stderr(file(&notices));
         Typed(child.spawn().expect("the program is built and starts"))
     }
 }
@@ -121,6 +122,7 @@ async fn run_prints_what_the_job_writes_and_exits_as_it_does() {
         (&["run", "--tiemout", "1", "--", "true"], 2),
         (&["show", "unknown"], 1),
         (&["cancel", "unknown"], 1),
+        (&["pause", "unknown"], 1),
         (&["wait", "unknown"], 125),
     ] {
         assert_eq!(terminal.code(words).await, code, "{words:?}");
@@ -220,6 +222,68 @@ async fn a_job_is_cancelled() {
     assert_eq!(cancelled["execution_id"], id);
     assert_eq!(terminal.code(&["wait", &id]).await, 130);
     assert_eq!(terminal.code(&["logs", &id]).await, 0);
+}
+
+#[tokio::test]
+async fn a_job_is_paused_and_resumed() {
+    let server = crate::on_redis().run().await;
+    let terminal = Terminal::new(&server.site, &server.server);
+    let stdout = server.site.path("run");
+    let words = [
+        "run",
+        "--id",
+        "x",
+        "--",
+        crate::CHILD,
+        "lines",
+        "1000",
+        "20",
+    ];
+    let mut run = terminal.starts(&words, &stdout);
+    prints(&stdout, "line 3\n").await;
+
+    assert_eq!(terminal.gets(&["pause", "x"]).await, "x  paused");
+    let notices = stdout.with_extension("stderr");
+    prints(&notices, "cc-executor: the job is paused\n").await;
+    for words in [&["show", "x"][..], &["list"]] {
+        let text = terminal.gets(words).await;
+        assert!(text.contains("paused"), "{text}");
+    }
+
+    assert_eq!(terminal.gets(&["resume", "x"]).await, "x  running");
+    prints(&notices, "cc-executor: the job is resumed\n").await;
+    terminal.gets(&["cancel", "x"]).await;
+    assert_eq!(run.code().await, Some(130));
+    for verb in ["pause", "resume"] {
+        let output = terminal.types(&[verb, "x"]).await;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("ended already"), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_failed_job_wrote_to_standard_error_is_shown() {
+    let server = crate::on_disk().run().await;
+    let terminal = Terminal::new(&server.site, &server.server);
+    let script = "echo out; echo cannot go on >&2; echo 'no such thing' >&2; exit 4";
+    let words = ["run", "--id", "x", "-c", script];
+    assert_eq!(terminal.code(&words).await, 4);
+    let text = terminal.gets(&["show", "x"]).await;
+    let expected = "stderr    cannot go on\n          no such thing";
+    assert!(text.ends_with(expected), "{text}");
+}
+
+#[tokio::test]
+async fn a_job_is_run_on_a_terminal_and_within_limits() {
+    let server = crate::on_disk().run().await;
+    let terminal = Terminal::new(&server.site, &server.server);
+    let size = ["run", "--tty=30x100", "-c", "stty size < /dev/tty"];
+    assert_eq!(terminal.gets(&size).await, "30 100");
+    let limits = ["run", "--open-files", "40", "--cpu-time", "1m"];
+    let limits = [&limits[..], &["-c", "ulimit -n; ulimit -t"]].concat();
+    let printed = terminal.gets(&limits).await;
+    assert!(printed.starts_with("40\n"), "{printed}");
 }
 
 #[tokio::test]

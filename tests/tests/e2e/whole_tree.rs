@@ -54,6 +54,7 @@ on_both_mechanisms!(
     a_parent_of_zombies_ends_with_them,
     a_thousand_short_children_leave_nothing,
     a_daemon_of_a_job_that_succeeds_ends,
+    a_job_after_one_whose_remains_were_killed_runs_well,
     a_paused_job_stands_still_and_goes_on,
     a_paused_job_can_be_cancelled,
     the_processes_of_a_worker_that_dies_end_with_it,
@@ -193,7 +194,11 @@ async fn a_grandchild_that_holds_the_output_open_ends_after_the_drain_grace(serv
         ("failed", &json!(7))
     );
     assert_eq!(log.stdout(), "early\nlate\nready\n");
-    assert_eq!(log.complete()["reaped"], 1);
+    let reaped = log.complete()["reaped"].as_u64();
+    assert!(
+        reaped >= Some(1),
+        "a shell, and perhaps its sleep: {reaped:?}"
+    );
 }
 
 async fn what_closes_its_output_and_runs_on_is_waited_for(server: Server) {
@@ -227,7 +232,7 @@ async fn what_has_stopped_itself_ends(server: Server) {
     let mark = mark();
     let mut job = job(
         &mark,
-        r#"trap 'echo tidied; exit 0' TERM; echo ready; kill -STOP $$; sleep 60"#,
+        "trap 'echo tidied; exit 0' TERM; echo ready; kill -STOP $$; sleep 60",
     );
     job["timeout"] = json!(0.3);
     let log = server.run(&job).await;
@@ -266,6 +271,18 @@ async fn a_daemon_of_a_job_that_succeeds_ends(server: Server) {
         (log.status(), &log.complete()["reaped"]),
         ("succeeded", &json!(1))
     );
+}
+
+async fn a_job_after_one_whose_remains_were_killed_runs_well(server: Server) {
+    for _ in 0..3 {
+        let script = r#"setsid -f "$1" ignore-term "$2" > /dev/null 2>&1; echo done"#;
+        let log = server.run(&job(&mark(), script)).await;
+        assert_eq!(
+            (log.status(), &log.complete()["reaped"]),
+            ("succeeded", &json!(1))
+        );
+        server.shim();
+    }
 }
 
 async fn control(server: &Server, id: &str, action: &str) -> (u16, Value) {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid};
 
 use crate::claim::{Claim, claim};
 
@@ -18,17 +18,36 @@ const LONGEST_DEATH: Duration = Duration::from_secs(2);
 /// The cgroup of one shim's jobs, one after the other.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
+    nursery: PathBuf,
     path: PathBuf,
     directory: File,
+    generation: u32,
 }
 
 impl Cgroup {
-    /// Makes it, for the shim with this pid.
-    pub(crate) fn create(nursery: &Path, shim: Pid) -> io::Result<Self> {
-        let path = path_of(nursery, shim);
+    /// Makes one for this process.
+    pub(crate) fn create(nursery: PathBuf) -> io::Result<Self> {
+        Self::of_generation(nursery, 0)
+    }
+
+    fn of_generation(nursery: PathBuf, generation: u32) -> io::Result<Self> {
+        let path = nursery.join(format!("{}{generation}", prefix_of(getpid())));
         fs::create_dir(&path)?;
         let directory = File::open(&path)?;
-        Ok(Self { path, directory })
+        Ok(Self {
+            nursery,
+            path,
+            directory,
+            generation,
+        })
+    }
+
+    /// Makes another one for the next job. In a cgroup that has been killed once, the kernel kills whatever is
+    /// forked into it later (seen on Linux 6.18).
+    pub(crate) fn renew(self) -> io::Result<Self> {
+        // What cannot be removed now is removed with the worker's.
+        let _ = fs::remove_dir(&self.path);
+        Self::of_generation(self.nursery, self.generation.wrapping_add(1))
     }
 
     /// Moves this process into it.
@@ -55,14 +74,19 @@ impl AsFd for Cgroup {
     }
 }
 
-fn path_of(nursery: &Path, shim: Pid) -> PathBuf {
-    nursery.join(format!("job-{shim}"))
+fn prefix_of(shim: Pid) -> String {
+    format!("job-{shim}-")
 }
 
 /// Removes what a shim that is gone has left; its processes are gone as well.
 pub(crate) fn remove_of(nursery: &Path, shim: Pid) {
-    // Where there is no cgroup there was none.
-    let _ = fs::remove_dir(path_of(nursery, shim));
+    let prefix = prefix_of(shim);
+    for entry in fs::read_dir(nursery).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            // The rest is removed with the worker's.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
 }
 
 /// Makes the cgroup in which a worker's jobs have theirs, within `parent` or the cgroup of this process, and

@@ -115,8 +115,19 @@ fn close_range(first: u32, flags: u32) -> io::Result<()> {
 )]
 pub(crate) fn reset_signals() {
     const LAST_SIGNAL: i32 = 64;
+    /// The kernel's `struct sigaction`: handler, flags, restorer and mask, all of them none.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const MASK_BYTES: usize = 8;
     for signal in 1..=LAST_SIGNAL {
-        // SIGKILL, SIGSTOP and those of the C library cannot be set, and need not be.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // Not by the C library, which keeps two signals to itself. SIGKILL and SIGSTOP need no resetting.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null::<u64>(),
+                MASK_BYTES,
+            )
+        };
     }
 }

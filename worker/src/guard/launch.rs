@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, execve, fchdir, getppid, setsid};
 
 use crate::guard::cgroup::Cgroup;
-use crate::guard::confine::{limit_resources, set_umask};
+use crate::guard::confine::{drop_capabilities, limit_resources, set_umask};
 use crate::guard::fork::{Forked, close_on_exec_from, fork, fork_into, leave};
 use crate::guard::wire::{DESCRIPTORS_OF_A_JOB, Launch, Step};
 
@@ -166,6 +166,7 @@ impl Birth<'_> {
         let Some(boundaries) = &self.launch.confinement else {
             return Ok(());
         };
+        at(Step::Confinement, drop_capabilities())?;
         at(Step::Confinement, prctl::set_no_new_privs())?;
         at(Step::Confinement, boundaries.enforce())
     }

@@ -70,7 +70,7 @@ impl Shim {
         nursery: Option<&Path>,
     ) -> io::Result<Self> {
         prctl::set_child_subreaper(true)?;
-        let cgroup = nursery.and_then(|nursery| Cgroup::create(nursery, getpid()).ok());
+        let cgroup = nursery.and_then(|nursery| Cgroup::create(nursery.to_owned()).ok());
         Ok(Self {
             line: Line(socket),
             deaths,
@@ -211,11 +211,13 @@ impl Shim {
 
     /// Makes ready for the next job.
     fn clear(&mut self) -> io::Result<()> {
-        let was_paused = self.job.take().is_some_and(|job| job.is_paused);
-        match &self.cgroup {
-            Some(cgroup) if was_paused => cgroup.thaw(),
-            _ => Ok(()),
+        let is_spent = |job: Job| job.is_paused || job.killing_since.is_some();
+        if self.job.take().is_some_and(is_spent)
+            && let Some(cgroup) = self.cgroup.take()
+        {
+            self.cgroup = Some(cgroup.renew()?);
         }
+        Ok(())
     }
 
     fn go_on_killing(&mut self) -> io::Result<()> {

@@ -230,7 +230,7 @@ pub async fn leases_are_renewed_in_the_order_given(bench: &dyn Bench) {
     let mut expected = Vec::new();
     for number in 0..12 {
         let held = scene.start(&format!("x{number}"), "w", 1).await;
-        expected.push(match number % 3 {
+        expected.push(match number % 4 {
             0 => Renewal::Renewed,
             1 => {
                 scene
@@ -238,6 +238,13 @@ pub async fn leases_are_renewed_in_the_order_given(bench: &dyn Bench) {
                     .await
                     .expect("is asked to end");
                 Renewal::CancelRequested
+            }
+            2 => {
+                scene
+                    .change(&held.id, &Event::RequestPause)
+                    .await
+                    .expect("is asked to stand still");
+                Renewal::PauseRequested
             }
             _ => {
                 scene.finish(&held, 0).await.expect("finishes");

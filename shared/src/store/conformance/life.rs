@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::Bench;
 use super::scene::{Scene, event_id, finish, lease, output, soon};
-use crate::life::{ChangeError, cancel, change_as_holder};
+use crate::life::{ChangeError, cancel, change_as_holder, pause, resume};
 use crate::state::{Cause, Event, Refusal, State, Status};
 use crate::store::{Action, Commit, CommitError, Control, Renewal};
 
@@ -224,6 +224,90 @@ pub async fn the_worker_of_a_running_execution_hears_of_a_cancel(bench: &dyn Ben
         matches!(late, Err(ChangeError::Refused(Refusal::AlreadyEnded))),
         "{late:?}"
     );
+}
+
+pub async fn the_worker_of_a_running_execution_hears_of_a_pause_and_its_end(bench: &dyn Bench) {
+    let scene = Scene::new(bench).await;
+    let store = scene.store.as_ref();
+    let mut controls = scene.store.controls("w").await;
+    let held = scene.start("x", "w", 1).await;
+    let mut last = held.clone();
+    for (action, is_paused, renewal) in [
+        (Action::Pause, true, Renewal::PauseRequested),
+        (Action::Resume, false, Renewal::Renewed),
+        (Action::Pause, true, Renewal::PauseRequested),
+        (Action::Cancel, true, Renewal::CancelRequested),
+    ] {
+        // Asked twice, it is told twice, since a message may get lost, and changed once.
+        for round in 0..2 {
+            let told = match action {
+                Action::Cancel => cancel(store, &held.id).await,
+                Action::Pause => pause(store, &held.id).await,
+                Action::Resume => resume(store, &held.id).await,
+            };
+            let told = told.expect("is told");
+            assert_eq!(told.running().expect("runs on").paused, is_paused);
+            assert_eq!(told.revision, last.revision + u64::from(round == 0));
+            last = told;
+            let expected = Control {
+                id: held.id.clone(),
+                attempt: 1,
+                action,
+            };
+            assert_eq!(soon("the message", controls.recv()).await, Some(expected));
+        }
+        let renewed = store.renew(&[lease(&held)], super::scene::LONG).await;
+        assert_eq!(renewed.expect("answers"), [renewal]);
+    }
+    let late = pause(store, &held.id).await;
+    assert!(
+        matches!(late, Err(ChangeError::Refused(Refusal::CancelRequested))),
+        "{late:?}"
+    );
+    assert_eq!(
+        scene.log(&held.id).await,
+        ["0-1 queued"],
+        "the worker will tell of it"
+    );
+    let finished = scene.finish(&held, 0).await;
+    finished.expect("finishes, although it had read the record before");
+}
+
+pub async fn what_does_not_run_cannot_be_paused(bench: &dyn Bench) {
+    let scene = Scene::new(bench).await;
+    let store = scene.store.as_ref();
+    let held = scene.start("ended", "w", 1).await;
+    let ended = scene.finish(&held, 0).await.expect("finishes");
+    let queued = scene.submit("queued", |_| {}).await;
+    for (record, why) in [
+        (&queued, Refusal::NotRunning),
+        (&ended, Refusal::AlreadyEnded),
+    ] {
+        for refused in [
+            pause(store, &record.id).await,
+            resume(store, &record.id).await,
+        ] {
+            assert!(
+                matches!(refused, Err(ChangeError::Refused(refusal)) if refusal == why),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(scene.load(&record.id).await, *record);
+    }
+    let unknown = pause(store, &"unknown".parse().expect("is an id")).await;
+    assert!(matches!(unknown, Err(ChangeError::Unknown)), "{unknown:?}");
+}
+
+pub async fn a_pause_does_not_outlive_its_attempt(bench: &dyn Bench) {
+    let scene = Scene::new(bench).await;
+    let store = scene.store.as_ref();
+    let held = scene.start("x", "w", 2).await;
+    pause(store, &held.id).await.expect("is told");
+    scene.reclaim(&held).await;
+    let again = scene.claim("w").await;
+    assert!(!again.running().expect("runs").paused);
+    let renewed = store.renew(&[lease(&again)], super::scene::LONG).await;
+    assert_eq!(renewed.expect("answers"), [Renewal::Renewed]);
 }
 
 pub async fn a_cancel_that_races_with_the_end_leaves_one_complete_line(bench: &dyn Bench) {

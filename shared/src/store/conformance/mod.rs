@@ -61,7 +61,9 @@ suite! { $
         an_execution_that_waits_again_changes_as_the_table_says,
         a_running_execution_changes_as_the_table_says,
         an_execution_on_its_last_attempt_changes_as_the_table_says,
+        a_paused_execution_changes_as_the_table_says,
         an_execution_that_is_to_be_cancelled_changes_as_the_table_says,
+        a_paused_execution_that_is_to_be_cancelled_changes_as_the_table_says,
         a_cancelled_execution_changes_as_the_table_says,
         an_ended_execution_changes_as_the_table_says;
     submit:
@@ -100,6 +102,9 @@ suite! { $
         an_end_is_not_written_over_a_line_that_is_there,
         a_queued_execution_that_is_cancelled_ends_here_and_now,
         the_worker_of_a_running_execution_hears_of_a_cancel,
+        the_worker_of_a_running_execution_hears_of_a_pause_and_its_end,
+        what_does_not_run_cannot_be_paused,
+        a_pause_does_not_outlive_its_attempt,
         a_cancel_that_races_with_the_end_leaves_one_complete_line,
         many_reclaims_at_once_make_one_change;
     log:

@@ -15,7 +15,9 @@ enum Situation {
     WaitsAgain,
     Running,
     OnLastAttempt,
+    Paused,
     ToBeCancelled,
+    PausedAndToBeCancelled,
     Cancelled,
     Succeeded,
 }
@@ -43,8 +45,18 @@ pub async fn an_execution_on_its_last_attempt_changes_as_the_table_says(bench: &
     check(bench, Situation::OnLastAttempt).await;
 }
 
+pub async fn a_paused_execution_changes_as_the_table_says(bench: &dyn Bench) {
+    check(bench, Situation::Paused).await;
+}
+
 pub async fn an_execution_that_is_to_be_cancelled_changes_as_the_table_says(bench: &dyn Bench) {
     check(bench, Situation::ToBeCancelled).await;
+}
+
+pub async fn a_paused_execution_that_is_to_be_cancelled_changes_as_the_table_says(
+    bench: &dyn Bench,
+) {
+    check(bench, Situation::PausedAndToBeCancelled).await;
 }
 
 pub async fn a_cancelled_execution_changes_as_the_table_says(bench: &dyn Bench) {
@@ -102,6 +114,10 @@ fn events(attempt: u32) -> Vec<Event> {
                 attempt,
                 cause: Cause::Shutdown,
             },
+            Event::HandBack {
+                attempt,
+                cause: Cause::GuardianLost,
+            },
             Event::LapseLease { attempt },
         ]);
     }
@@ -111,7 +127,11 @@ fn events(attempt: u32) -> Vec<Event> {
 fn is_of_holder(situation: Situation, event: &Event) -> bool {
     let is_held = matches!(
         situation,
-        Situation::Running | Situation::OnLastAttempt | Situation::ToBeCancelled
+        Situation::Running
+            | Situation::OnLastAttempt
+            | Situation::Paused
+            | Situation::ToBeCancelled
+            | Situation::PausedAndToBeCancelled
     );
     let is_workers = matches!(
         event,
@@ -141,8 +161,17 @@ async fn bring_about(scene: &Scene, situation: Situation, id: &str) -> Record {
             wait_again(scene, &new).await;
             claim(scene, &new, "second").await;
         }
+        Situation::Paused => {
+            claim(scene, &new, "first").await;
+            pause(scene, &new).await;
+        }
         Situation::ToBeCancelled => {
             claim(scene, &new, "first").await;
+            cancel(scene, &new).await;
+        }
+        Situation::PausedAndToBeCancelled => {
+            claim(scene, &new, "first").await;
+            pause(scene, &new).await;
             cancel(scene, &new).await;
         }
         Situation::Cancelled => {
@@ -177,6 +206,11 @@ async fn wait_again(scene: &Scene, record: &Record) {
     };
     let waits = scene.change(&record.id, &hand_back).await;
     waits.expect("waits again");
+}
+
+async fn pause(scene: &Scene, record: &Record) {
+    let asked = scene.change(&record.id, &Event::RequestPause).await;
+    asked.expect("is asked to stand still");
 }
 
 async fn cancel(scene: &Scene, record: &Record) {

@@ -77,7 +77,7 @@ pub(super) fn phase(state: &State) -> &'static str {
     }
 }
 
-/// Whether the end of a running execution has been asked for.
+/// What is asked of a running execution; its end outranks its standing still.
 pub(super) fn order(state: &State) -> &'static str {
     match state {
         State::Running(running) if running.cancel_requested => "1",
