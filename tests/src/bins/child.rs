@@ -20,6 +20,7 @@ fn main() -> io::Result<ExitCode> {
         ["ignore-term", _mark] => ignore_term()?,
         ["write-once", count] => write_once(number(count)?)?,
         ["zombies", count, _mark] => zombies(number(count)?)?,
+        ["nest", depth, mark] => nest(number(depth)?, mark)?,
         ["forks", _mark] => forks()?,
         ["await-term", _mark] => await_term()?,
         ["memory", mebibytes] => memory(number(mebibytes)?),
@@ -90,6 +91,17 @@ fn zombies(count: u64) -> io::Result<()> {
     }
     println!("ready");
     std::thread::sleep(LONGEST_LIFE);
+    Ok(())
+}
+
+/// A process that waits for a process that waits for a process…
+fn nest(depth: u64, mark: &str) -> io::Result<()> {
+    if depth == 0 {
+        println!("ready");
+        std::thread::sleep(LONGEST_LIFE);
+    } else {
+        start(&["nest", &(depth - 1).to_string(), mark])?.wait()?;
+    }
     Ok(())
 }
 

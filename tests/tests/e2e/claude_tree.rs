@@ -149,7 +149,9 @@ async fn an_answer_is_a_success_with_a_result(claude: Claude) {
 
 async fn cancelling_ends_the_tool_too(claude: Claude) {
     for cgroup in CGROUPS {
-        let scene = Scene::set(&claude, cgroup).await;
+        let mut scene = Scene::set(&claude, cgroup).await;
+        // Nobody waits for as long as this: both listen, the CLI and, once it is asked, its tool.
+        scene.job["grace"] = json!(120);
         let id = scene.begin().await;
         let reply = scene.server.delete(&format!("/executions/{id}")).await;
         assert_eq!(reply.status, 202, "{reply:?}");

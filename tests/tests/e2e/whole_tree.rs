@@ -43,6 +43,7 @@ on_both_mechanisms!(
     what_ignores_sigterm_ends,
     a_daemon_in_a_session_of_its_own_ends,
     what_forked_twice_ends,
+    who_is_left_is_asked_before_it_is_killed,
     a_daemon_without_an_environment_ends,
     what_keeps_forking_ends,
     a_fork_bomb_ends_at_the_limit_of_processes,
@@ -155,6 +156,25 @@ async fn what_forked_twice_ends(server: Server) {
     let script =
         r#"( ( setsid "$1" sleep "$2" > /dev/null & ) & ); echo ready; exec "$1" sleep "$2""#;
     cancel(&server, script).await;
+}
+
+async fn who_is_left_is_asked_before_it_is_killed(server: Server) {
+    for _ in 0..20 {
+        let mark = mark();
+        let mut job = job(&mark, r#"setsid -f "$1" nest 4 "$2"; exec "$1" sleep "$2""#);
+        // Nobody waits for as long as this: they all listen.
+        job["grace"] = json!(120);
+        let mut stream = server.execute(&job).await;
+        let mut seen = stream.until(|event| event.kind() == "output").await;
+        server.delete(&format!("/executions/{mark}")).await;
+        seen.extend(stream.rest().await);
+        assert_gone(&mark);
+        let log = Log::new(seen);
+        assert_eq!(
+            (log.status(), &log.complete()["reaped"]),
+            ("cancelled", &json!(5))
+        );
+    }
 }
 
 async fn a_daemon_without_an_environment_ends(server: Server) {

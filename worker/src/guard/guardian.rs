@@ -15,7 +15,6 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::{Pid, dup2_stdin, getpid, setsid};
-use rustix::process::Signal;
 
 use crate::guard::cgroup;
 use crate::guard::death::{Death, deaths, next_death};
@@ -154,7 +153,7 @@ impl Guardian {
                 Ok(Death::NotYet) => {
                     self.kill_strays();
                     if Instant::now() > deadline {
-                        tree::signal(getpid(), Signal::KILL);
+                        tree::kill(getpid());
                     }
                     std::thread::sleep(SWEEP_INTERVAL);
                 }

@@ -342,5 +342,5 @@ fn kill_all(cgroup: Option<&Cgroup>) {
         // The descendants are killed in any case.
         let _ = cgroup.kill();
     }
-    tree::signal(getpid(), PidfdSignal::KILL);
+    tree::kill(getpid());
 }

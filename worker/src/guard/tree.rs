@@ -83,17 +83,32 @@ pub(crate) fn descendants(root: Pid) -> Vec<Process> {
     found
 }
 
-/// Sends `signal` to every descendant of `root`, parents first.
+/// Sends SIGKILL to every descendant of `root`, parents first.
 ///
 /// A process that has been sent SIGKILL forks no more, so its children are looked for after it has been
 /// signalled: those that a walk misses are the children of processes that have died meanwhile. They are
 /// children of `root` by now, where the next walk finds them.
-pub(crate) fn signal(root: Pid, signal: Signal) {
+pub(crate) fn kill(root: Pid) {
     walk(root, |pid, parent| {
         if let Some(held) = Held::hold(pid, parent) {
-            held.signal(signal);
+            held.signal(Signal::KILL);
         }
     });
+}
+
+/// Sends a signal to every descendant of `root`, once.
+///
+/// All are found before the first one is signalled: it may die of that, and its children would be where the
+/// walk has been already.
+pub(crate) fn signal(root: Pid, signal: Signal) {
+    let mut found = Vec::new();
+    walk(root, |pid, parent| found.push((pid, parent)));
+    for (pid, parent) in found {
+        let held = Held::hold(pid, parent).or_else(|| Held::hold(pid, root));
+        if let Some(held) = held {
+            held.signal(signal);
+        }
+    }
 }
 
 /// Kills the children of `root` that are not `kept`, with their descendants; whether there were any.
@@ -105,7 +120,7 @@ pub(crate) fn kill_strays(root: Pid, is_kept: impl Fn(Pid) -> bool) -> bool {
         if let Some(held) = Held::hold(stray, root) {
             held.signal(Signal::KILL);
         }
-        signal(stray, Signal::KILL);
+        kill(stray);
     }
     were_any
 }

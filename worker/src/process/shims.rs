@@ -125,6 +125,8 @@ impl Shims {
 
     fn start_guardian(&self) -> io::Result<Guardian> {
         let (ours, theirs) = StdUnixStream::pair()?;
+        // A guardian that does not listen is none, and nobody waits for it.
+        ours.set_nonblocking(true)?;
         #[expect(
             clippy::disallowed_methods,
             reason = "the guardian is no job; it starts them"
