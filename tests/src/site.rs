@@ -110,6 +110,12 @@ impl Site {
         self.path("workspaces")
     }
 
+    /// The settings of all processes of this site.
+    pub fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
+        let settings = self.settings.iter();
+        settings.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The names of all keys in Redis.
     pub fn keys(&self) -> Vec<String> {
         self.redis.as_ref().expect("the site is on redis").keys()
@@ -160,11 +166,7 @@ impl Site {
 
     /// A command with this site's settings.
     pub fn command(&self, program: &str) -> std::process::Command {
-        let settings = self.settings.iter();
-        command(
-            Path::new(program),
-            settings.map(|(name, value)| (name.as_str(), value.as_str())),
-        )
+        command(Path::new(program), self.settings())
     }
 }
 

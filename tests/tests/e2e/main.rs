@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 mod access;
 mod api_crash;
+mod as_pid_1;
 mod bad_input;
 mod cancel;
 mod claude_tree;
