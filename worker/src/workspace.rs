@@ -90,11 +90,28 @@ impl Workspace {
 
     /// Removes it with all that is in it.
     pub(crate) fn remove(self) {
-        let path = self.root.path().to_owned();
-        if let Err(error) = self.root.close() {
+        let path = self.root.keep();
+        let removed = fs::remove_dir_all(&path).or_else(|_| {
+            // Jobs may forbid even themselves to change their directories, as caches of packages do.
+            allow_all_to_owner(&path)?;
+            fs::remove_dir_all(&path)
+        });
+        if let Err(error) = removed {
             tracing::warn!(path = %path.display(), %error, "failed to remove a working directory");
         }
     }
+}
+
+/// Lets the owner change every directory in a tree.
+fn allow_all_to_owner(directory: &Path) -> io::Result<()> {
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(directory, all)?;
+    for entry in fs::read_dir(directory)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            allow_all_to_owner(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Workspaces {
@@ -115,6 +132,21 @@ fn remove(leftover: &Claim) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_job_has_locked_away_can_be_removed() {
+        use std::os::unix::fs::PermissionsExt;
+        let parent = tempfile::tempdir().expect("is made");
+        let inner = parent.path().join("a/b");
+        fs::create_dir_all(&inner).expect("is made");
+        fs::write(inner.join("file"), "").expect("is written");
+        for locked in [&inner, &parent.path().join("a")] {
+            fs::set_permissions(locked, PermissionsExt::from_mode(0o000)).expect("is set");
+        }
+        allow_all_to_owner(parent.path()).expect("is its owner");
+        let mode = fs::metadata(&inner).expect("is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
 
     #[test]
     fn what_a_worker_has_left_is_removed_once_it_is_gone() {

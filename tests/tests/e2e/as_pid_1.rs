@@ -17,15 +17,15 @@ async fn as_the_first_process_of_a_container_a_worker_reaps_what_nobody_waits_fo
     }
     let site = crate::on_redis();
     let api = site.api().await;
-    let mut contained = command(Path::new("unshare"), site.settings());
-    contained.args([
+    let mut start = command(Path::new("unshare"), site.settings());
+    start.args([
         "--pid",
         "--fork",
         "--mount-proc",
         "--kill-child",
         crate::PROGRAMS.worker,
     ]);
-    let mut container = Process::start("container", contained);
+    let mut container = Process::start("container", start);
     container.logs("worker started").await;
     let worker = children_named(container.pid(), crate::PROGRAMS.worker)[0];
 

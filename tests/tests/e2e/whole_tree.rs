@@ -60,6 +60,7 @@ on_both_mechanisms!(
     a_paused_job_can_be_cancelled,
     the_processes_of_a_worker_that_dies_end_with_it,
     the_processes_of_a_guardian_that_dies_end_with_it,
+    shims_need_no_worker_to_see_that_the_guardian_is_dead,
     the_processes_of_a_shim_that_dies_end_with_it,
     the_death_of_worker_and_guardian_together_leaves_nothing,
     the_death_of_guardian_and_shim_together_leaves_nothing,
@@ -420,6 +421,21 @@ async fn the_processes_of_a_guardian_that_dies_end_with_it(server: Server) {
     assert_eq!(
         server.run(&json!({"command": "true"})).await.status(),
         "succeeded"
+    );
+}
+
+async fn shims_need_no_worker_to_see_that_the_guardian_is_dead(mut server: Server) {
+    let mark = hidden_family(&server).await;
+    let guardian = server.guardian();
+    let worker = server.0.worker.as_mut().expect("there is one on redis");
+    worker.suspend();
+    kill9(&[guardian]);
+    gone_soon(&mark).await;
+    worker.resume();
+    let log = server.log(&mark).await;
+    assert_eq!(
+        (log.status(), log.error_code()),
+        ("lost", Some("guardian_lost"))
     );
 }
 

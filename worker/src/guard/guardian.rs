@@ -37,7 +37,7 @@ struct Guardian {
     /// What shims see hang up when this process dies.
     life: PipeReader,
     /// Held for as long as this process lives, and by no other.
-    _hold: PipeWriter,
+    hold: PipeWriter,
 }
 
 /// Runs as the guardian until the worker is gone and nothing is left of its jobs.
@@ -57,7 +57,7 @@ pub(crate) fn run(nursery: Option<PathBuf>) -> io::Result<()> {
         shims: HashSet::new(),
         nursery,
         life,
-        _hold: hold,
+        hold,
     };
     guardian.serve()
 }
@@ -108,7 +108,15 @@ impl Guardian {
 
     /// In the forked process: everything of the guardian's is closed, above all what says that it lives.
     fn become_shim(self, socket: UnixStream) -> io::Result<()> {
-        let Self { life, nursery, .. } = self;
+        let Self {
+            worker,
+            deaths: deaths_of_shims,
+            life,
+            hold,
+            nursery,
+            ..
+        } = self;
+        drop((worker, deaths_of_shims, hold));
         Shim::new(socket, deaths()?, life.into(), nursery.as_deref())?.run();
         Ok(())
     }
@@ -153,7 +161,7 @@ impl Guardian {
                 Ok(Death::NotYet) => {
                     self.kill_strays();
                     if Instant::now() > deadline {
-                        tree::kill(getpid());
+                        tree::kill_descendants();
                     }
                     std::thread::sleep(SWEEP_INTERVAL);
                 }

@@ -12,6 +12,7 @@ use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, execve, fchdir, get
 use crate::guard::cgroup::Cgroup;
 use crate::guard::confine::{drop_capabilities, limit_resources, set_umask};
 use crate::guard::fork::{Forked, close_on_exec_from, fork, fork_into, leave};
+use crate::guard::priority::Priority;
 use crate::guard::wire::{DESCRIPTORS_OF_A_JOB, Launch, Step};
 
 /// Why a process was not started.
@@ -26,6 +27,7 @@ pub(crate) fn launch(
     launch: &Launch,
     descriptors: Vec<OwnedFd>,
     cgroup: Option<&Cgroup>,
+    priority: Priority,
 ) -> Result<Pid, Refusal> {
     let failed = |error: io::Error| refusal(Step::Fork, &error);
     let image = Image::of(launch).map_err(failed)?;
@@ -46,6 +48,7 @@ pub(crate) fn launch(
                 image: &image,
                 descriptors: &descriptors,
                 cgroup: cgroup.filter(|_| !is_in_cgroup),
+                priority,
                 parent,
             };
             let refusal = birth.become_program();
@@ -101,6 +104,7 @@ struct Birth<'a> {
     descriptors: &'a [OwnedFd; DESCRIPTORS_OF_A_JOB],
     /// The cgroup it has still to enter.
     cgroup: Option<&'a Cgroup>,
+    priority: Priority,
     parent: Pid,
 }
 
@@ -111,6 +115,7 @@ impl Birth<'_> {
         let prepared = self
             .take_terminal_and_descriptors()
             .and_then(|()| at(Step::Limits, limit_resources(&launch.limits)))
+            .and_then(|()| at(Step::Limits, self.priority.give_up()))
             .and_then(|()| at(Step::Cgroup, self.enter_cgroup()))
             .and_then(|()| at(Step::Account, self.assume_account()))
             .and_then(|()| at(Step::Directory, fchdir(directory.as_fd())))

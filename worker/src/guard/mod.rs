@@ -31,6 +31,7 @@ pub(crate) mod death;
 mod fork;
 mod guardian;
 mod launch;
+mod priority;
 mod shim;
 pub(crate) mod tree;
 mod usage;

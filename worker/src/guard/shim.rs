@@ -17,9 +17,11 @@ use nix::sys::signalfd::SignalFd;
 use nix::unistd::{Pid, getpid};
 use rustix::process::Signal as PidfdSignal;
 
+use crate::guard::NAME;
 use crate::guard::cgroup::Cgroup;
 use crate::guard::death::{Death, next_death};
 use crate::guard::launch::{Refusal, launch};
+use crate::guard::priority::Priority;
 use crate::guard::tree;
 use crate::guard::usage::Meter;
 use crate::guard::wire::{Launch, Line, Order, Report};
@@ -38,6 +40,7 @@ pub(crate) struct Shim {
     /// Hangs up when the guardian dies.
     guardian: OwnedFd,
     cgroup: Option<Cgroup>,
+    priority: Priority,
     job: Option<Job>,
 }
 
@@ -70,12 +73,18 @@ impl Shim {
         nursery: Option<&Path>,
     ) -> io::Result<Self> {
         prctl::set_child_subreaper(true)?;
-        let cgroup = nursery.and_then(|nursery| Cgroup::create(nursery.to_owned()).ok());
+        let priority = Priority::raise();
+        let cgroup = nursery.and_then(|nursery| {
+            Cgroup::create(nursery.to_owned())
+                .inspect_err(|error| eprintln!("{NAME}: goes on without a cgroup: {error}"))
+                .ok()
+        });
         Ok(Self {
             line: Line(socket),
             deaths,
             guardian,
             cgroup,
+            priority,
             job: None,
         })
     }
@@ -149,7 +158,7 @@ impl Shim {
     }
 
     fn start(&mut self, job: &Launch, descriptors: Vec<OwnedFd>) -> io::Result<()> {
-        match launch(job, descriptors, self.cgroup.as_ref()) {
+        match launch(job, descriptors, self.cgroup.as_ref(), self.priority) {
             Ok(leader) => {
                 self.job = Some(Job {
                     leader,
@@ -342,5 +351,5 @@ fn kill_all(cgroup: Option<&Cgroup>) {
         // The descendants are killed in any case.
         let _ = cgroup.kill();
     }
-    tree::kill(getpid());
+    tree::kill_descendants();
 }

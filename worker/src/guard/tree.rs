@@ -4,12 +4,14 @@
 //! clearing its environment), it stays a descendant of the shim. Processes are signalled by pidfd, and only
 //! after it was seen that the pidfd is that of a descendant: a pid that is used again hits nobody.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use nix::unistd::Pid;
+use nix::sys::signal::killpg;
+use nix::unistd::{Pid, getpgid, getpgrp, getpid};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A process as `/proc/<pid>/stat` shows it.
@@ -83,12 +85,32 @@ pub(crate) fn descendants(root: Pid) -> Vec<Process> {
     found
 }
 
-/// Sends SIGKILL to every descendant of `root`, parents first.
+/// Sends SIGKILL to every descendant of this process, parents first, after the groups of its children.
+///
+/// A group is killed at one stroke, however fast it forks. Its number is nobody else's as long as a child of this
+/// process is in it, because nobody else can reap that child.
 ///
 /// A process that has been sent SIGKILL forks no more, so its children are looked for after it has been
 /// signalled: those that a walk misses are the children of processes that have died meanwhile. They are
 /// children of `root` by now, where the next walk finds them.
-pub(crate) fn kill(root: Pid) {
+pub(crate) fn kill_descendants() {
+    let root = getpid();
+    kill_groups_of(&children(root, &mut String::new()));
+    kill(root);
+}
+
+fn kill_groups_of(children: &[Pid]) {
+    let own = getpgrp();
+    let groups = children.iter().filter_map(|&pid| getpgid(Some(pid)).ok());
+    let groups: BTreeSet<Pid> = groups.filter(|&group| group != own).collect();
+    for group in groups {
+        // Only zombies may be left of it.
+        let _ = killpg(group, nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+/// The walk of [`kill_descendants`], below any process.
+fn kill(root: Pid) {
     walk(root, |pid, parent| {
         if let Some(held) = Held::hold(pid, parent) {
             held.signal(Signal::KILL);
@@ -113,16 +135,16 @@ pub(crate) fn signal(root: Pid, signal: Signal) {
 
 /// Kills the children of `root` that are not `kept`, with their descendants; whether there were any.
 pub(crate) fn kill_strays(root: Pid, is_kept: impl Fn(Pid) -> bool) -> bool {
-    let strays = children(root, &mut String::new()).into_iter();
-    let mut were_any = false;
-    for stray in strays.filter(|&pid| !is_kept(pid)) {
-        were_any = true;
+    let mut strays = children(root, &mut String::new());
+    strays.retain(|&pid| !is_kept(pid));
+    kill_groups_of(&strays);
+    for &stray in &strays {
         if let Some(held) = Held::hold(stray, root) {
             held.signal(Signal::KILL);
         }
         kill(stray);
     }
-    were_any
+    !strays.is_empty()
 }
 
 /// Walks over which a tree is stopped; one that forks faster than that is not.

@@ -19,7 +19,8 @@ use crate::guard::wire::{self, Step};
 use crate::process::shims::{Shim, Shims, StartError};
 use crate::process::terminal::{self, Terminal};
 
-/// Programs that exit at once with output pending lose what does not fit.
+/// Programs that exit with output pending lose what does not fit. The `claude` CLI is one of them, and then exits
+/// with 0 and without its result.
 const PIPE_BYTES: usize = 1024 * 1024;
 /// Shims that were found dead when they were needed.
 const MAX_DEAD_SHIMS: usize = 8;
